@@ -1,0 +1,1 @@
+"""Base models and encoders behind small interfaces; the only importer of diffusers and transformers."""

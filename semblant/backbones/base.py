@@ -1,0 +1,340 @@
+"""A pretrained text-to-image model behind one small interface."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from semblant.backbones.context import Context, Encoded, Prepared, Variant, prepare
+from semblant.backbones.moment import Moment
+from semblant.backbones.patch import AttentionPatch, FeaturesPatch, Patch, TrajectoryPatch, WeightsPatch, WordsPatch
+from semblant.backbones.processor import Call, install, verify
+from semblant.backbones.prompt import tokenise
+from semblant.backbones.site import Site, find_sites
+from semblant.backbones.twin import Hook, twin
+from semblant.errors import SemblantError
+from semblant.ops.schedule import Schedule
+
+ARCHITECTURES = {768: "sd-1", 1024: "sd-2"}
+"""Architectures by the width of their text encodings."""
+
+
+class Base:
+    """A latent diffusion model with a text encoder, a U-Net and an autoencoder. Patches make views of it.
+
+    Latents are variance-preserving and scaled as the U-Net expects them; `denoise` always answers with the predicted
+    noise. Everything is differentiable with respect to patches' parameters; the model's own weights need no gradient.
+    """
+
+    def __init__(
+        self,
+        *,
+        unet: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        autoencoder: Any,
+        schedule: Schedule,
+        prediction: str = "epsilon",
+        name: str = "unnamed",
+        architecture: str | None = None,
+    ) -> None:
+        if prediction not in ("epsilon", "v_prediction"):
+            raise SemblantError(f"{name} predicts {prediction!r}; possible: epsilon, v_prediction")
+        self.name, self.prediction, self.schedule = name, prediction, schedule
+        self.unet, self.text_encoder, self.autoencoder = unet.eval(), text_encoder.eval(), autoencoder.eval()
+        self.tokenizer: Any = tokenizer
+        self.width = int(unet.config.cross_attention_dim)
+        self.architecture = architecture or ARCHITECTURES.get(self.width, f"width-{self.width}")
+        self.sites: tuple[Site, ...] = find_sites(unet)
+        self.patches: tuple[Patch, ...] = ()
+        self.compute: torch.dtype = torch.float32
+        self._plain: WeakKeyDictionary[Encoded, Tensor] = WeakKeyDictionary()
+        self._memory: dict[Hashable, tuple[Encoded, Tensor]] | None = None
+        self._parts: dict[str, Any] = {"unet": self.unet, "text": self.text_encoder, "autoencoder": self.autoencoder}
+        for part in self._parts.values():
+            part.requires_grad_(False)
+        install(unet, self.sites)
+
+    @staticmethod
+    def wrap(pipeline: Any, name: str = "pipeline") -> Base:
+        """A base that shares the modules of a diffusers Stable Diffusion pipeline."""
+        from semblant.backbones.loading import from_pipeline
+
+        return from_pipeline(pipeline, name)
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.unet.parameters()).device
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell, along one side."""
+        return 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+
+    @property
+    def size(self) -> int:
+        """Side of the square pictures it was trained on, in pixels."""
+        return int(self.unet.config.sample_size) * self.factor
+
+    @property
+    def channels(self) -> int:
+        """Channels of a latent."""
+        return int(self.autoencoder.config.latent_channels)
+
+    @property
+    def extra_channels(self) -> int:
+        """How many channels the U-Net takes beyond the latent's own (inpainting bases take five)."""
+        return int(self.unet.config.in_channels) - self.channels
+
+    def cross_sites(self) -> tuple[Site, ...]:
+        """The cross-attention sites in execution order."""
+        return tuple(site for site in self.sites if site.kind == "cross")
+
+    def hashes(self) -> dict[str, str]:
+        """Short hashes of the weights of U-Net, text encoder and autoencoder."""
+        return {name: digest(part) for name, part in self._parts.items()}
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight under its canonical name: `unet.`, `text.` or `autoencoder.` and the module's own name."""
+        for prefix, part in self._parts.items():
+            for name, weight in part.named_parameters():
+                yield f"{prefix}.{name}", weight
+
+    def describe(self) -> dict[str, Any]:
+        """What a concept file says about the base it was made on."""
+        return {"name": self.name, "architecture": self.architecture, "width": self.width, **self.hashes()}
+
+    # -- views -------------------------------------------------------------------------------------------------------
+
+    def patched(self, *patches: Patch) -> Base:
+        """A view with these patches attached beside those already there. The base itself stays as it is.
+
+        Words of one name: the one attached last holds.
+        """
+        view = copy.copy(self)
+        together = (*self.patches, *patches)
+        last = {p.word: p for p in together if isinstance(p, WordsPatch) and p.word}
+        view.patches = tuple(p for p in together if not isinstance(p, WordsPatch) or last.get(p.word, p) is p)
+        view._memory = None if self._memory is None else {}
+        return view
+
+    def remembering(self) -> Base:
+        """A view that encodes learned words once too; while what is attached does not change, as in a sampling run."""
+        view = copy.copy(self)
+        view._memory = {}
+        return view
+
+    def computing(self, dtype: torch.dtype) -> Base:
+        """A view whose networks run in `dtype` (float32 or bfloat16) by autocast."""
+        view = copy.copy(self)
+        view.compute, view._plain = dtype, WeakKeyDictionary()
+        view._memory = None if self._memory is None else {}
+        return view
+
+    def attached(self, kind: type) -> tuple[Any, ...]:
+        """The patches of one kind, in the order they were attached."""
+        return tuple(patch for patch in self.patches if isinstance(patch, kind))
+
+    # -- text --------------------------------------------------------------------------------------------------------
+
+    def text(self, prompts: str | Sequence[str]) -> Context:
+        """Tokenise prompts; they are encoded when `denoise` or `encodings` needs them."""
+        words = self.attached(WordsPatch)
+        filler = int(self.tokenizer.eos_token_id)
+        given = [prompts] if isinstance(prompts, str) else prompts
+        return Context(tuple(tokenise(self.tokenizer, prompt, words, filler) for prompt in given))
+
+    def encodings(self, context: Context, moment: Moment | None = None) -> Float[Tensor, "rows tokens dim"]:
+        """The encodings that rows read as keys at the first site, at timestep 0 unless `moment` says otherwise."""
+        at = moment or Moment.of(torch.zeros(len(context), dtype=torch.long))
+        return prepare(context, at, self.sites, self._encode).read(self.cross_sites()[0], "key")
+
+    def prepare(self, context: Context, moment: Moment) -> Prepared:
+        """Encode what one call at `moment` reads."""
+        return prepare(context, moment, self.sites, self._encode)
+
+    def token_row(self, word: str) -> Float[Tensor, " dim"]:
+        """The input embedding of a word: the mean of its tokens' rows. Raises SemblantError for an empty word."""
+        ids = self.tokenizer(word, add_special_tokens=False).input_ids
+        if not ids:
+            raise SemblantError(f"{word!r} has no token in {self.name}; give a word")
+        table = self.text_encoder.get_input_embeddings().weight
+        return table[torch.tensor(ids, device=table.device)].mean(0).detach().clone()
+
+    def _encode(self, requests: Sequence[tuple[Encoded, Variant]]) -> Tensor:
+        results = [self._known(*request) for request in requests]
+        missing = [i for i, result in enumerate(results) if result is None]
+        if missing:
+            fresh = self._run_text([requests[i] for i in missing])
+            for i, encoding in zip(missing, fresh, strict=True):
+                results[i] = encoding
+                if not encoding.requires_grad:
+                    self._keep(*requests[i], encoding)
+        return torch.stack([r for r in results if r is not None])
+
+    def _constant(self, prompt: Encoded) -> bool:
+        """Whether nothing that is attached, and may be learning, has a part in its encoding."""
+        return not prompt.words and not self.attached(WeightsPatch)
+
+    def _known(self, prompt: Encoded, variant: Variant) -> Tensor | None:
+        if prompt.fixed is not None:
+            return prompt.fixed
+        if self._constant(prompt):
+            return self._plain.get(prompt)
+        found = None if self._memory is None else self._memory.get((prompt.key, variant))
+        return None if found is None else found[1]
+
+    def _keep(self, prompt: Encoded, variant: Variant, encoding: Tensor) -> None:
+        if self._constant(prompt):
+            self._plain[prompt] = encoding
+        elif self._memory is not None:
+            # The prompt is kept too: its key holds only while it and its words live.
+            self._memory[prompt.key, variant] = (prompt, encoding)
+
+    def _run_text(self, requests: Sequence[tuple[Encoded, Variant]]) -> list[Tensor]:
+        ids = torch.tensor([prompt.ids for prompt, _ in requests], device=self.device)
+        hooks: dict[str, list[Hook]] = {}
+        if any("embed" in word.hooks() for prompt, _ in requests for word in prompt.words):
+            hooks[self._table] = [
+                lambda _m, _i, rows: torch.stack([_embedded(r, *q) for r, q in zip(rows, requests, strict=True)])
+            ]
+        output = self._call("text", hooks, input_ids=ids).last_hidden_state
+        encodings = []
+        for encoding, (prompt, variant) in zip(output, requests, strict=True):
+            for word, of_word in zip(prompt.words, variant, strict=True):
+                encoding = word.after(encoding, prompt, of_word)
+            if prompt.weights is not None:
+                empty = self._encode([(tokenise(self.tokenizer, ""), ())])[0]
+                strength = torch.tensor(prompt.weights, device=encoding.device)[:, None]
+                encoding = empty + strength * (encoding - empty)
+            encodings.append(encoding)
+        return encodings
+
+    @property
+    def _table(self) -> str:
+        """Name of the module that turns token ids into rows."""
+        table = self.text_encoder.get_input_embeddings()
+        return next(name for name, module in self.text_encoder.named_modules() if module is table)
+
+    # -- pictures ----------------------------------------------------------------------------------------------------
+
+    def encode(
+        self, images: Float[Tensor, "rows 3 height width"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "rows channels h w"]:
+        """Pictures in -1..1 to latents; the posterior's mean, or a draw from it when a generator is given."""
+        mean, deviation = self.posterior(images)
+        if generator is None:
+            return mean
+        return mean + deviation * torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
+
+    def posterior(self, images: Float[Tensor, "rows 3 height width"]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the autoencoder's posterior, scaled as latents are."""
+        moments = self._call("autoencoder", {}, images, method="encode")
+        scale = self.autoencoder.config.scaling_factor
+        return moments.latent_dist.mean * scale, moments.latent_dist.std * scale
+
+    def decode(self, latents: Float[Tensor, "rows channels h w"]) -> Float[Tensor, "rows 3 height width"]:
+        """Latents to pictures in -1..1 (not clamped)."""
+        scaled = latents / self.autoencoder.config.scaling_factor
+        decoded: Tensor = self._call("autoencoder", {}, scaled, method="decode").sample
+        return decoded
+
+    # -- denoising ---------------------------------------------------------------------------------------------------
+
+    def denoise(
+        self, x: Float[Tensor, "rows channels h w"], moment: Moment, context: Context
+    ) -> Float[Tensor, "rows channels h w"]:
+        """Predict the noise in latents `x`, one row of `moment` and `context` per row."""
+        if not len(x) == len(moment.timestep) == len(context):
+            given = f"{len(x)} latents, {len(moment.timestep)} timesteps, {len(context)} prompts"
+            raise ValueError(f"one timestep and one prompt belong to every latent; got {given}")
+        verify(self.sites)
+        moment = replace(moment, size=(x.shape[-2], x.shape[-1]))
+        prepared = self.prepare(context, moment)
+        chooser = tuple(w for w in self.attached(WordsPatch) if "contexts" in w.hooks())
+        call = Call(moment, prepared, self.attached(AttentionPatch), chooser)
+        features: tuple[FeaturesPatch, ...] = self.attached(FeaturesPatch)
+        added = [e for patch in features if (e := patch.extra(x, moment)) is not None]
+        if sum(e.shape[1] for e in added) != self.extra_channels:
+            raise SemblantError(
+                f"{self.name} takes {self.extra_channels} channels beside the latent's own, "
+                f"and {sum(e.shape[1] for e in added)} are given. "
+                "Choose a method made for such a base, or another base."
+            )
+        keywords: dict[str, Any] = {
+            "timestep": moment.timestep,
+            "encoder_hidden_states": prepared.read(self.cross_sites()[0], "key"),
+            "cross_attention_kwargs": {"moment": call},
+        }
+        residuals = [r for patch in features if (r := patch.residuals(x, moment, context)) is not None]
+        if residuals:
+            keywords["down_block_additional_residuals"] = tuple(
+                sum(level[1:], level[0]) for level in zip(*(down for down, _ in residuals), strict=True)
+            )
+            keywords["mid_block_additional_residual"] = sum([mid for _, mid in residuals[1:]], residuals[0][1])
+        hooks = self._activations(features, moment)
+        out = self._call("unet", hooks, torch.cat([x, *added], 1), **keywords).sample.to(x)
+        return self.schedule.epsilon_of_v(x, out, moment.timestep) if self.prediction == "v_prediction" else out
+
+    # -- machinery ---------------------------------------------------------------------------------------------------
+
+    def _weights(self, part: str) -> dict[str, Tensor]:
+        patches: tuple[WeightsPatch, ...] = self.attached(WeightsPatch)
+        changed: dict[str, Tensor] = {}
+        if patches:
+            for name, weight in self._parts[part].named_parameters():
+                for patch in patches:
+                    if patch.select(f"{part}.{name}"):
+                        changed[name] = patch.delta(f"{part}.{name}", changed.get(name, weight))
+        return changed
+
+    def _call(self, part: str, hooks: Mapping[str, Sequence[Hook]], *args: Any, method: str = "", **kwargs: Any) -> Any:
+        """Run one network, with hooks and whatever weights are attached, in a twin of its own."""
+        network, weights = self._parts[part], self._weights(part)
+        if weights or hooks:
+            network = twin(network, weights, hooks)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16):
+            return (getattr(network, method) if method else network)(*args, **kwargs)
+
+    def _activations(self, features: Sequence[FeaturesPatch], moment: Moment) -> dict[str, list[Hook]]:
+        hooks: dict[str, list[Hook]] = {}
+        for patch in features:
+            for name in patch.modules:
+                hook: Hook = lambda _m, _i, h, patch=patch, name=name: patch.activation(name, h, moment)
+                hooks.setdefault(name, []).append(hook)
+        return hooks
+
+
+def _embedded(rows: Tensor, prompt: Encoded, variant: tuple[Hashable, ...]) -> Tensor:
+    for word, of_word in zip(prompt.words, variant, strict=True):
+        rows = word.embed(rows, prompt, of_word)
+    return rows
+
+
+def digest(module: nn.Module) -> str:
+    """First 16 hex digits of the SHA-256 over all weights, names included."""
+    total = hashlib.sha256()
+    for name, weight in sorted(module.state_dict().items()):
+        total.update(name.encode())
+        total.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def is_folder(source: str | Path) -> bool:
+    """Whether a base is given as an existing folder."""
+    return Path(source).is_dir()
+
+
+__all__ = ["Base", "TrajectoryPatch", "digest", "is_folder"]

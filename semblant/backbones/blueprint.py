@@ -1,0 +1,166 @@
+"""New, untrained networks in the form of Stable Diffusion 1, at a small size, and writing them as a diffusers folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from semblant.backbones.base import Base
+from semblant.backbones.loading import text_config
+from semblant.ops.schedule import Schedule
+
+
+Tokenizer = CLIPTokenizer
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Sizes of an embedded base."""
+
+    size: int = 128
+    """Side of its pictures in pixels; latents are a quarter of it."""
+    unet: tuple[int, ...] = (64, 128, 192)
+    unet_layers: int = 1
+    attention_from: int = 1
+    """First level with attention: 1 trains on two cores, 0 is the larger shape for a GPU."""
+    heads: int = 4
+    """Attention heads everywhere; four of 32 and 48 dimensions train a third faster on CPUs than eight of 16 and 24."""
+    width: int = 192
+    """Width of text encodings."""
+    text_layers: int = 4
+    autoencoder: tuple[int, ...] = (32, 64, 96)
+
+    @staticmethod
+    def large() -> Blueprint:
+        """Two layers a block and attention on all three levels: sixteen cross-attention sites, as in SD-1."""
+        return Blueprint(unet_layers=2, attention_from=0)
+
+
+def new_autoencoder(plan: Blueprint) -> AutoencoderKL:
+    """An autoencoder with factor 4 and four latent channels."""
+    levels = len(plan.autoencoder)
+    return AutoencoderKL(
+        block_out_channels=plan.autoencoder,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        norm_num_groups=8,
+        latent_channels=4,
+        mid_block_add_attention=False,
+        sample_size=plan.size,
+    )
+
+
+def read_autoencoder(folder: Path) -> AutoencoderKL:
+    """The autoencoder of a base folder, in float32."""
+    network = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, use_safetensors=True)
+    return network.eval()
+
+
+def new_unet(plan: Blueprint) -> UNet2DConditionModel:
+    """A U-Net whose levels from `attention_from` on have self- and cross-attention."""
+    levels = len(plan.unet)
+    attends = [level >= plan.attention_from for level in range(levels)]
+    return UNet2DConditionModel(
+        sample_size=plan.size // 4,
+        layers_per_block=plan.unet_layers,
+        block_out_channels=plan.unet,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        cross_attention_dim=plan.width,
+        attention_head_dim=plan.heads,
+        norm_num_groups=16,
+    )
+
+
+def new_text_encoder(plan: Blueprint, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A CLIP text encoder over the tokenizer's vocabulary."""
+    return CLIPTextModel(text_config(len(tokenizer), plan.width, plan.text_layers, plan.width // 32, tokenizer))
+
+
+def assemble(
+    plan: Blueprint, unet: nn.Module, text_encoder: nn.Module, tokenizer: CLIPTokenizer, autoencoder: nn.Module
+) -> Base:
+    """A base of these networks."""
+    return Base(
+        unet=unet,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        autoencoder=autoencoder,
+        schedule=Schedule.scaled_linear(),
+        name="embedded",
+        architecture="embedded",
+    )
+
+
+def write_part(folder: Path, kind: str, module: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Write one network ("unet", "vae", "text_encoder") in half precision, as diffusers lays it out.
+
+    `weights` replaces the module's own (a moving average, say). Text-encoder keys carry the usual `text_model.` prefix.
+    """
+    part = folder / kind
+    part.mkdir(parents=True, exist_ok=True)
+    name = "model.safetensors" if kind == "text_encoder" else "diffusion_pytorch_model.safetensors"
+    if kind == "text_encoder":
+        config = {**json.loads(module.config.to_json_string(use_diff=False)), "dtype": "float32"}
+        (part / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    else:
+        module.save_config(part)
+    state = weights if weights is not None else module.state_dict()
+    prefix = "text_model." if kind == "text_encoder" else ""
+    half = {
+        key if key.startswith(prefix) else prefix + key: value.detach().to("cpu", torch.float16).contiguous()
+        for key, value in state.items()
+        if value.is_floating_point()
+    }
+    target = part / name
+    temporary = target.with_suffix(".tmp")
+    save_file(half, temporary, metadata={"format": "pt"})
+    temporary.replace(target)
+
+
+def write_frame(folder: Path, tokenizer: CLIPTokenizer) -> None:
+    """Write what is no network: tokenizer, scheduler, and the index that makes the folder a diffusers pipeline."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    ).save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        "feature_extractor": [None, None],
+        "safety_checker": [None, None],
+        "requires_safety_checker": False,
+        "image_encoder": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def plan_record(plan: Blueprint) -> dict[str, Any]:
+    """The plan as JSON data."""
+    return asdict(plan)
+
+
+def plan_from(record: dict[str, Any]) -> Blueprint:
+    """The plan that `plan_record` wrote."""
+    return Blueprint(**{k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in record.items()})

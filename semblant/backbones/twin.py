@@ -1,0 +1,55 @@
+"""A network that shares another's weights, but has hooks and replaced weights of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+Hook = Callable[[nn.Module, Any, Any], Any]
+"""A forward hook, `hook(module, inputs, output)`; what it returns replaces the output unless it is None."""
+Value = TypeVar("Value")
+
+
+def twin(network: nn.Module, weights: Mapping[str, Tensor], hooks: Mapping[str, Sequence[Hook]]) -> nn.Module:
+    """A twin of `network` in which the named parameters are `weights` and the named modules carry forward `hooks`.
+
+    Only modules on the way to a change are copied, none of their weights. The network itself is left alone, so that
+    other threads may run it meanwhile, and the twin stays what it is until gradient checkpointing ran it again.
+    Raises KeyError for a name that the network lacks.
+    """
+    made = copy.copy(network)
+    made._parameters = dict(network._parameters)
+    made._modules = dict(network._modules)
+    made._forward_hooks = OrderedDict(network._forward_hooks)
+    for name, weight in weights.items():
+        if "." not in name:
+            # A plain assignment would refuse a tensor that is no Parameter.
+            made._parameters[name] = _replaced(network._parameters, name, weight)
+    for hook in hooks.get("", ()):
+        made.register_forward_hook(hook)
+    inner_weights = _by_child({name: weight for name, weight in weights.items() if "." in name})
+    inner_hooks = _by_child({name: found for name, found in hooks.items() if name})
+    for child in inner_weights.keys() | inner_hooks.keys():
+        module = network._modules[child]
+        assert module is not None
+        made._modules[child] = twin(module, inner_weights.get(child, {}), inner_hooks.get(child, {}))
+    return made
+
+
+def _by_child(named: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
+    """{"a.b.c": value} to {"a": {"b.c": value}}; what belongs to the child itself is named ""."""
+    grouped: dict[str, dict[str, Value]] = {}
+    for name, value in named.items():
+        child, _, rest = name.partition(".")
+        grouped.setdefault(child, {})[rest] = value
+    return grouped
+
+
+def _replaced(parameters: Mapping[str, Any], name: str, weight: Tensor) -> Any:
+    if name not in parameters:
+        raise KeyError(f"no parameter {name!r}; there are {', '.join(parameters)}")
+    return weight

@@ -1,0 +1,1 @@
+"""Experiments: methods x subjects x prompts x metrics, their results and reports."""

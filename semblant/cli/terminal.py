@@ -1,0 +1,127 @@
+"""What the command line shows: answers on stdout, everything else on stderr, and nothing but errors when quiet."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from semblant.bench.results import jsonable
+
+EVERY = 10
+"""Percent of the work between two lines where there is no terminal to draw a bar on."""
+
+
+class _Lines(logging.Handler):
+    """Log records as plain lines on whatever stderr is now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+
+
+@dataclass
+class Terminal:
+    """Where a command speaks. `json`: the answer is one JSON object on stdout, and nothing else goes there."""
+
+    quiet: bool = False
+    json: bool = False
+    errors: Console = field(default_factory=lambda: Console(stderr=True))
+    out: Console = field(default_factory=Console)
+
+    def __post_init__(self) -> None:
+        """Send the library's log where this command speaks, and keep other libraries' chatter out."""
+        log = logging.getLogger("semblant")
+        handler: logging.Handler = _Lines()
+        if self.errors.is_terminal:
+            handler = RichHandler(console=self.errors, show_time=False, show_path=False, markup=False)
+        log.handlers = [handler]
+        log.setLevel(logging.ERROR if self.quiet else logging.WARNING)
+        for name in ("transformers", "diffusers"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        # Read once, when the library is first imported: its bars for reading five small files say nothing.
+        os.environ.setdefault("TQDM_DISABLE", "1")
+
+    @property
+    def silent(self) -> bool:
+        """Whether people get no answer, because a program does or nobody wants one."""
+        return self.quiet or self.json
+
+    def say(self, text: str) -> None:
+        """One line about what is going on; on stderr."""
+        if not self.quiet:
+            self.errors.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """One line about what the user should know; on stderr."""
+        logging.getLogger("semblant.cli").warning("%s", text)
+
+    def answer(self, record: Mapping[str, Any], text: Any = None) -> None:
+        """What the command found: `record` as JSON, or `text` (anything rich prints) for people."""
+        if self.json:
+            print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False))
+        elif not self.quiet and text is not None:
+            markup = not isinstance(text, str)
+            self.out.print(text, markup=markup, highlight=False, soft_wrap=not markup)
+
+    @contextmanager
+    def work(self, title: str) -> Iterator[Callable[[int, int, str], None]]:
+        """Progress of long work: the block calls `advance(done, total, details)`.
+
+        A bar on a terminal, else a line every ten percent.
+        """
+        if self.quiet:
+            yield lambda done, total, details="": None
+        elif self.errors.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[details]}"),
+                TimeRemainingColumn(),
+            )
+            with Progress(*columns, console=self.errors, transient=False) as bar:
+                task = bar.add_task(title, total=None, details="")
+                yield lambda done, total, details="": bar.update(task, completed=done, total=total, details=details)
+        else:
+            yield self._lines(title)
+
+    def _lines(self, title: str) -> Callable[[int, int, str], None]:
+        said, began = -1, time.monotonic()
+
+        def advance(done: int, total: int, details: str = "") -> None:
+            nonlocal said
+            tenth = done * 100 // max(total, 1) // EVERY
+            if tenth > said:
+                said = tenth
+                left = (time.monotonic() - began) / max(done, 1) * (total - done)
+                remaining = f", about {duration(left)} left" if done < total else ""
+                self.say(f"{title}: {done} of {total}{', ' + details if details else ''}{remaining}")
+
+        return advance
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "8 s", "2 min 10 s", "3 h 5 min"."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def memory(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+

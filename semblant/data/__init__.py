@@ -1,0 +1,1 @@
+"""Subjects, captions, templates, masks, faces, augmentation, and reading pictures safely."""

@@ -1,0 +1,130 @@
+"""Training the embedded autoencoder on crops of rendered pictures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from semblant.backbones.blueprint import Blueprint, new_autoencoder
+from semblant.embedded.latents import record, rendered
+from semblant.world.renderer import render
+from semblant.world.scene import draw_scene, person_of
+
+log = logging.getLogger(__name__)
+
+CROP = 64
+"""Side of the crops it learns from: a quarter of the picture's work, and as many details."""
+LEARNING_RATE = 1e-3
+KL_WEIGHT = 1e-6
+"""Weight of the divergence from a standard normal, per latent number (Rombach et al. 2022, first-stage configuration)."""
+EDGE_WEIGHT = 1.0
+"""Weight of the error of differences between neighbouring pixels: eyes and mouths are edges."""
+FACE_CROPS = 0.6
+"""Share of crops taken around a face."""
+
+
+def crops(images: Tensor, boxes: Tensor, generator: torch.Generator) -> Tensor:
+    """One crop [n, 3, CROP, CROP] of each picture, most of them around the first face."""
+    out = []
+    for image, box in zip(images, boxes[:, 0], strict=True):
+        room = image.shape[-1] - CROP
+        corner = (torch.rand(2, generator=generator) * room).long()
+        if torch.rand((), generator=generator) < FACE_CROPS:
+            centre = (box[:2] + box[2:]) / 2 + (torch.rand(2, generator=generator) - 0.5) * 32
+            corner = (centre - CROP / 2).round().long().clamp(0, room)
+        x, y = corner.tolist()
+        out.append(image[:, y : y + CROP, x : x + CROP])
+    return torch.stack(out)
+
+
+def reconstruction_error(made: Tensor, wanted: Tensor) -> Tensor:
+    """Absolute error of pixels plus that of their differences to the right and below."""
+    error = (made - wanted).abs().mean()
+    for axis in (-1, -2):
+        error = error + EDGE_WEIGHT * (made.diff(dim=axis) - wanted.diff(dim=axis)).abs().mean()
+    return error
+
+
+def train_autoencoder(
+    work: Path, plan: Blueprint, *, minutes: float, seed: int = 0, batch: int = 8, compute: torch.dtype = torch.float32
+) -> nn.Module:
+    """Train, or go on training, for some minutes; the state lies in `work` and the result is returned.
+
+    The learning rate falls to zero over the minutes given, so a later call warms it up again from where it stands.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    state = work / "autoencoder.safetensors"
+    torch.manual_seed(seed)
+    network = new_autoencoder(plan).to(memory_format=torch.channels_last)
+    done = 0
+    if state.is_file():
+        saved = load_file(state)
+        done = int(saved.pop("pictures"))
+        network.load_state_dict(saved)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
+    generator = torch.Generator().manual_seed(seed + done)
+    began, shard = time.monotonic(), 10_000 + done // 1024
+    network.train()
+    while (spent := (time.monotonic() - began) / 60) < minutes:
+        for _, drawn in rendered(shard, batch=batch):
+            spent = (time.monotonic() - began) / 60
+            if spent >= minutes:
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = LEARNING_RATE * min(1.0, (done + 400) / 4000) * max(0.02, 1 - spent / minutes)
+            # Each picture gives two crops: rendering costs more than learning from one of them.
+            images = torch.cat([crops(drawn.image * 2 - 1, drawn.boxes, generator) for _ in range(2)])
+            images = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=compute == torch.bfloat16):
+                posterior = network.encode(images).latent_dist
+                noise = torch.randn(posterior.mean.shape, generator=generator)
+                made = network.decode(posterior.mean + posterior.std * noise).sample.float()
+            divergence = posterior.kl().mean().float()
+            loss = reconstruction_error(made, images) + KL_WEIGHT * divergence
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            done += len(drawn.image)
+            if done % (batch * 40) == 0:
+                record(work / "autoencoder.jsonl", pictures=done, loss=round(float(loss), 5), minutes=round(spent, 2))
+        shard += 1
+    network.eval()
+    network.register_to_config(scaling_factor=latent_scale(network))
+    save_file({**network.state_dict(), "pictures": torch.tensor(done)}, state)
+    return network
+
+
+@torch.no_grad()
+def latent_scale(network: nn.Module, pictures: int = 256) -> float:
+    """One over the standard deviation of latents over training pictures, the first stage's scaling factor."""
+    means = []
+    for _, drawn in rendered(9_999):
+        means.append(network.encode(drawn.image * 2 - 1).latent_dist.mean)
+        if sum(len(m) for m in means) >= pictures:
+            break
+    return round(1 / float(torch.cat(means).std()), 5)
+
+
+@torch.no_grad()
+def face_psnr(network: nn.Module, people: int = 128) -> dict[str, float]:
+    """Peak signal-to-noise ratio in dB through a round trip, on whole pictures and inside face boxes of held-out people."""
+    import random
+
+    scenes = [draw_scene(random.Random(f"psnr {i}"), person_of("heldout", 5_000 + i)) for i in range(people)]
+    whole, faces = [], []
+    for start in range(0, people, 32):
+        drawn = render(scenes[start : start + 32])
+        made = network.decode(network.encode(drawn.image * 2 - 1).latent_dist.mean).sample.clamp(-1, 1) / 2 + 0.5
+        squared = (made - drawn.image) ** 2
+        whole += squared.flatten(1).mean(1).tolist()
+        for error, box in zip(squared, drawn.boxes[:, 0].round().long(), strict=True):
+            x0, y0, x1, y1 = box.clamp(0, drawn.image.shape[-1]).tolist()
+            faces.append(float(error[:, y0:y1, x0:x1].mean()))
+    decibel = lambda errors: round(float(-10 * torch.tensor(errors).log10().mean()), 2)  # noqa: E731
+    return {"psnr": decibel(whole), "face_psnr": decibel(faces)}

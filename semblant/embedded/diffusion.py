@@ -1,0 +1,251 @@
+"""Training the embedded U-Net and text encoder together on cached latents."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from semblant.backbones.blueprint import Blueprint, Tokenizer, new_text_encoder, new_unet, write_part
+from semblant.backbones.vocabulary import PIECE
+from semblant.embedded.latents import SHARD, Shard, load_shard, record
+from semblant.ops.schedule import Schedule
+from semblant.world.captions import write
+
+log = logging.getLogger(__name__)
+
+LEARNING_RATE = 6e-4
+WARM_UP = 300
+"""Steps until the learning rate is full, after every start."""
+COOL_DOWN = 0.25
+"""Last share of a run in which the learning rate falls linearly to a twentieth."""
+EMPTY_CAPTIONS = 0.1
+SNR_CAP = 5.0
+"""Min-SNR weighting (Hang et al. 2023, arXiv 2303.09556, Eq. 8): gamma."""
+AVERAGE = 0.999
+"""Decay of the exponential moving average that is shipped; shorter in the first steps."""
+SAVE_MINUTES = 10.0
+MARKS = (25_000, 50_000, 100_000, 200_000, 400_000, 800_000, 1_600_000)
+"""Presentations after which a snapshot is kept for the learning curve."""
+
+
+class Words:
+    """Fast tokenising of captions whose every piece is one token; equal to the tokenizer on such captions."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        vocabulary = tokenizer.get_vocab()
+        self.known = {k.removesuffix("</w>"): v for k, v in vocabulary.items() if k.endswith("</w>")}
+        self.start, self.end, self.length = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.model_max_length
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """Token ids [captions, 77]."""
+        rows = []
+        for caption in captions:
+            ids = [self.known[piece] for piece in PIECE.findall(caption)][: self.length - 2]
+            rows.append([self.start, *ids, *[self.end] * (self.length - 1 - len(ids))])
+        return torch.tensor(rows)
+
+
+class Presentations:
+    """An endless, seeded stream of training rows over the shards that exist; new shards join as they appear."""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.folder, self.seed = folder, seed
+        self.shards: dict[str, Shard] = {}
+
+    def refresh(self) -> None:
+        """Take in shards written since the last call."""
+        for path in sorted(self.folder.glob("*.safetensors")):
+            if path.name not in self.shards:
+                self.shards[path.name] = load_shard(path)
+
+    def draw(self, count: int, seen: int) -> tuple[Tensor, Tensor, list[str]]:
+        """Latents, cell weights and freshly written captions of the rows after `seen` presentations."""
+        rng = random.Random(f"presentation {self.seed} {seen}")
+        names = sorted(self.shards)
+        latents, weights, captions = [], [], []
+        for _ in range(count):
+            shard = self.shards[names[rng.randrange(len(names))]]
+            row = rng.randrange(SHARD)
+            latents.append(shard.latents[row])
+            weights.append(shard.weights[row])
+            captions.append("" if rng.random() < EMPTY_CAPTIONS else write(shard.scenes[row], rng))
+        return torch.stack(latents).float(), torch.stack(weights).float() / 32, captions
+
+
+@dataclass
+class Run:
+    """Networks, their moving average, the optimiser, and how many presentations they have seen."""
+
+    unet: nn.Module
+    text: nn.Module
+    average: dict[str, Tensor]
+    optimiser: torch.optim.AdamW
+    seen: int = 0
+    steps: int = 0
+
+    @staticmethod
+    def fresh(plan: Blueprint, tokenizer: Tokenizer, seed: int = 0) -> Run:
+        """Untrained networks. The text encoder starts with embeddings large enough to tell words apart."""
+        torch.manual_seed(seed)
+        unet = new_unet(plan).to(memory_format=torch.channels_last)
+        text = new_text_encoder(plan, tokenizer)
+        named = {**{f"unet.{k}": v for k, v in unet.named_parameters()}, **{f"text.{k}": v for k, v in text.named_parameters()}}
+        optimiser = torch.optim.AdamW(named.values(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        return Run(unet, text, {k: v.detach().clone() for k, v in named.items()}, optimiser)
+
+    def named(self) -> dict[str, Tensor]:
+        """All trained weights by name."""
+        parts = (("unet", self.unet), ("text", self.text))
+        return {f"{part}.{k}": v for part, net in parts for k, v in net.named_parameters()}
+
+    def save(self, path: Path) -> None:
+        """Everything needed to go on, in one file that replaces the last one only when it is whole."""
+        tensors = {f"weight.{k}": v.detach() for k, v in self.named().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        state = self.optimiser.state_dict()["state"]
+        for i, name in enumerate(self.named()):
+            tensors |= {f"moment.{key}.{name}": value for key, value in state.get(i, {}).items()}
+        temporary = path.with_suffix(".tmp")
+        flat = {k: v.contiguous() for k, v in tensors.items()}
+        save_file(flat, temporary, metadata={"seen": str(self.seen), "steps": str(self.steps)})
+        temporary.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on where `save` left off."""
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            self.seen, self.steps = int(file.metadata()["seen"]), int(file.metadata()["steps"])
+        with torch.no_grad():
+            for name, weight in self.named().items():
+                weight.copy_(tensors[f"weight.{name}"])
+                self.average[name].copy_(tensors[f"average.{name}"])
+        packed = self.optimiser.state_dict()
+        for i, name in enumerate(self.named()):
+            keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"moment.{k}.{name}" in tensors]
+            if keys:
+                packed["state"][i] = {k: tensors[f"moment.{k}.{name}"] for k in keys}
+        self.optimiser.load_state_dict(packed)
+
+    def warm_start(self, folder: Path) -> None:
+        """Start from the half-precision weights of a base in diffusers' layout; the optimiser begins anew."""
+        unet = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+        text = load_file(folder / "text_encoder" / "model.safetensors")
+        own = self.named()
+        with torch.no_grad():
+            for name, value in {**{f"unet.{k}": v for k, v in unet.items()}, **_text_names(text, own)}.items():
+                own[name].copy_(value)
+                self.average[name].copy_(value)
+        card = folder.parent / "card.json"
+        self.seen = int(json.loads(card.read_text())["base"]["presentations"]) if card.is_file() else 0
+
+    def ship(self, folder: Path) -> None:
+        """Write the moving average in half precision, as a base's U-Net and text encoder."""
+        for kind, part, net in (("unet", "unet", self.unet), ("text_encoder", "text", self.text)):
+            own = {k.removeprefix(f"{part}."): v for k, v in self.average.items() if k.startswith(f"{part}.")}
+            write_part(folder, kind, net, own)
+
+
+def _text_names(stored: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Stored text-encoder weights under the names the running networks use, with or without the `text_model.` prefix."""
+    found = {}
+    for key, value in stored.items():
+        for candidate in (f"text.{key}", f"text.{key.removeprefix('text_model.')}"):
+            if candidate in own:
+                found[candidate] = value
+    return found
+
+
+def train_base(
+    work: Path,
+    plan: Blueprint,
+    tokenizer: Tokenizer,
+    *,
+    minutes: float,
+    batch: int = 16,
+    seed: int = 0,
+    warm: Path | None = None,
+    compute: torch.dtype = torch.float32,
+) -> Run:
+    """Train, or go on training, for some minutes on the shards in `work/latents`.
+
+    State and a shippable half-precision copy are saved every ten minutes and at the end, loss lines go to `base.jsonl`.
+    """
+    run = Run.fresh(plan, tokenizer, seed)
+    state = work / "base.safetensors"
+    if state.is_file():
+        run.restore(state)
+    elif warm is not None:
+        run.warm_start(warm)
+    rows, words, schedule = Presentations(work / "latents", seed), Words(tokenizer), Schedule.scaled_linear()
+    rows.refresh()
+    began = saved = time.monotonic()
+    first, smooth = run.steps, 0.0
+    while (spent := (time.monotonic() - began) / 60) < minutes:
+        full = min(1.0, (run.steps - first + 1) / WARM_UP)
+        left = (1 - spent / minutes) / COOL_DOWN
+        for group in run.optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * full * max(0.05, min(1.0, left))
+        loss = _step(run, *rows.draw(batch, run.seen), words, schedule, seed, compute)
+        smooth = loss if run.steps == first + 1 else 0.98 * smooth + 0.02 * loss
+        passed = [m for m in MARKS if run.seen - batch < m <= run.seen]
+        if passed:
+            run.ship(work / "marks" / str(passed[0]))
+        if run.steps % 50 == 0:
+            record(work / "base.jsonl", seen=run.seen, loss=round(smooth, 5), minutes=round(spent, 2))
+            rows.refresh()
+        if time.monotonic() - saved > SAVE_MINUTES * 60:
+            run.save(state)
+            run.ship(work / "base")
+            saved = time.monotonic()
+    run.save(state)
+    run.ship(work / "base")
+    return run
+
+
+def _step(
+    run: Run,
+    latents: Tensor,
+    weights: Tensor,
+    captions: list[str],
+    words: Words,
+    schedule: Schedule,
+    seed: int,
+    compute: torch.dtype,
+) -> float:
+    """One update; returns its loss. Noise and timesteps follow from the seed and the presentations seen."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + run.seen)
+    count = len(latents)
+    noise = torch.randn(latents.shape, generator=generator)
+    # One timestep from each of `count` equal parts of the schedule: the same expectation, a quieter gradient.
+    part = torch.rand(count, generator=generator) + torch.randperm(count, generator=generator)
+    t = (part / count * schedule.timesteps).long().clamp_max(schedule.timesteps - 1)
+    x = schedule.noised(latents, noise, t).contiguous(memory_format=torch.channels_last)
+    # Explicit attention maps with few wide heads beat the fused kernel's backward pass on CPUs.
+    with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=compute == torch.bfloat16):
+        context = run.text(input_ids=words(captions)).last_hidden_state
+        predicted = run.unet(x, t, encoder_hidden_states=context).sample.float()
+    error = ((predicted - noise) ** 2 * weights).mean((1, 2, 3)) / weights.mean((1, 2, 3))
+    snr = schedule.snr(t)
+    loss = (error * snr.clamp_max(SNR_CAP) / snr).mean()
+    run.optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(list(run.named().values()), 1.0)
+    run.optimiser.step()
+    run.steps += 1
+    run.seen += count
+    decay = min(AVERAGE, (1 + run.steps) / (10 + run.steps))
+    own = run.named()
+    with torch.no_grad():
+        torch._foreach_lerp_(list(run.average.values()), [own[k].detach() for k in run.average], 1 - decay)
+    return float(loss.detach())

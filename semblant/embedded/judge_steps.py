@@ -1,0 +1,245 @@
+"""What each kind of judge learns from one batch of a bank: its loss, and how pictures are varied on the way.
+
+A step takes the judge and a generator and returns the loss; all that is random comes from that generator.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semblant.backbones import judges as networks
+from semblant.backbones.faces import SIZE, WHOLE, frames_of
+from semblant.embedded.judge_bank import FACTS, NEGATIVES, NUMBERS, Bank, captioned, contradicted, degrade, parameters
+from semblant.world.captions import RARE_TOKENS, words
+from semblant.world.names import FIRST, LAST
+from semblant.world.scene import CHOICES, person_of
+
+Step = Callable[[nn.Module, torch.Generator], Tensor]
+
+BATCH = 64
+STRANGERS = 512
+SCALE, MARGIN = 16.0, 0.1
+TWINS = 16
+"""Pictures of a batch seen twice, clean and worsened, so that worsening moves their identity little."""
+
+
+def vocabulary() -> list[str]:
+    """The words of the CLIP text towers: those of captions, without names and rare tokens."""
+    return [word for word in words() if word not in (*FIRST, *LAST, *RARE_TOKENS)] + [","]
+
+
+@torch.autocast("cpu", enabled=False)
+def _seen(bank: Bank, rows: Tensor, generator: torch.Generator, device: str) -> Tensor:
+    """Pictures of a bank as judges may meet them: some come back from the autoencoder, most are a little worse."""
+    pictures = bank.pictures(rows)
+    back = (rows < len(bank.round_trips)) & (torch.rand(len(rows), generator=generator) < 0.6)
+    if back.any():
+        pictures[back] = bank.round_trips[rows[back]].float() / 255
+    return degrade(pictures, generator).to(device)
+
+
+def _frames(bank: Bank, rows: Tensor, generator: torch.Generator, misses: float = 0.03) -> Tensor:
+    """True frames, moved, scaled and turned as much as a detector errs; a few miss the face altogether."""
+    frames = frames_of(bank.boxes[rows], bank.landmarks[rows], SIZE)
+    shake = torch.randn(frames.shape, generator=generator) * torch.tensor([0.04, 0.04, 0.05, 0.05])
+    frames[:, :2] += shake[:, :2] * frames[:, 2:3]
+    frames[:, 2] *= shake[:, 2].exp()
+    frames[:, 3] += shake[:, 3]
+    missed = torch.rand(len(rows), generator=generator) < misses
+    frames[missed] = torch.tensor(WHOLE)
+    return frames
+
+
+def _rows(bank: Bank, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, len(bank), (BATCH,), generator=generator)
+
+
+def identity_step(bank: Bank, seed: int, device: str) -> Step:
+    """Image vectors find their people among the batch and made-up strangers; worsened twins stay near."""
+    project = person_projection(seed, bank.people.shape[1]).to(device)
+    rng = random.Random(seed)
+    crowd = torch.tensor([parameters(person_of("train", rng.randrange(10**9))) for _ in range(4096)])
+    shared = [NUMBERS.index("skin"), NUMBERS.index("undertone")]
+    hair = list(range(len(NUMBERS), len(NUMBERS) + sum(len(CHOICES[c]) for c in ("hair_style", "hair_colour"))))
+
+    def step(judge: nn.Module, generator: torch.Generator) -> Tensor:
+        rows = _rows(bank, generator)
+        rows = torch.cat([rows, rows[:TWINS]])
+        images = _seen(bank, rows, generator, device)
+        images[:TWINS] = bank.pictures(rows[:TWINS]).to(device)
+        frames = _frames(bank, rows, generator, misses=0.0).to(device)
+        found = judge(images, frames).float()
+        people = bank.people[rows[:BATCH]]
+        alike = crowd[torch.randint(0, len(crowd), (4, BATCH), generator=generator)]
+        alike[:, :, shared + hair] = people[:, shared + hair]
+        strangers = crowd[torch.randint(0, len(crowd), (STRANGERS,), generator=generator)]
+        targets = F.normalize(torch.cat([people, alike.flatten(0, 1), strangers]).to(device) @ project, dim=-1)
+        own = torch.arange(BATCH, device=device)
+        own = torch.cat([own, own[:TWINS]])
+        true = found @ targets.T
+        same = (targets[own] @ targets.T) > 0.9999
+        hit = F.one_hot(own, len(targets)).bool()
+        logits = SCALE * (true - MARGIN * hit.float()).masked_fill(same & ~hit, -1e4)
+        twins = 1 - (found[:TWINS] * found[-TWINS:]).sum(-1)
+        return F.cross_entropy(logits, own) + 2 * (1 - true[hit]).mean() + 2 * twins.mean()
+
+    return step
+
+
+def person_projection(seed: int, inputs: int, dim: int = 128) -> Tensor:
+    """An isometry from the numbers of a person to identity vectors, its own for every seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(dim, inputs, generator=generator)).Q.T.contiguous()
+
+
+def attributes_step(bank: Bank, seed: int, device: str) -> Step:
+    """Cross entropy of every fact that the picture shows, facts weighted alike."""
+
+    def step(judge: nn.Module, generator: torch.Generator) -> Tensor:
+        rows = _rows(bank, generator)
+        logits = judge(_seen(bank, rows, generator, device), _frames(bank, rows, generator).to(device))
+        true = bank.labels[rows].to(device)
+        losses = [
+            F.cross_entropy(logits[fact].float(), true[:, place], ignore_index=-1, reduction="sum") / BATCH
+            for place, fact in enumerate(FACTS)
+        ]
+        return torch.stack(losses).mean()
+
+    return step
+
+
+def clip_step(bank: Bank, seed: int, device: str) -> Step:
+    """Pictures find their captions and captions their pictures; only what the picture contradicts counts as wrong."""
+    rng = random.Random(seed)
+    tower = networks.TextTower(vocabulary(), 4, 0, 4)
+    texts = [captioned(scene, rng) for scene in bank.scenes for _ in range(2)]
+    tokens = tower.tokens([text for group, _ in texts for text in group]).unflatten(0, (len(bank), 2, 1 + NEGATIVES))
+    named = torch.tensor([facts for _, facts in texts]).unflatten(0, (len(bank), 2))
+
+    def step(judge: nn.Module, generator: torch.Generator) -> Tensor:
+        assert isinstance(judge, networks.Clip)
+        rows = _rows(bank, generator)
+        which = torch.randint(0, 2, (BATCH,), generator=generator)
+        said, facts = (
+            tokens[rows, which].transpose(0, 1).flatten(0, 1),
+            named[rows, which].transpose(0, 1).flatten(0, 1),
+        )
+        said = said[:, : int((said > 0).sum(1).max())]
+        pictures = judge.images(_seen(bank, rows, generator, device), _frames(bank, rows, generator).to(device)).float()
+        spoken = F.normalize(judge.words(said.to(device)).float(), dim=-1)
+        wrong = contradicted(facts, bank.labels[rows]).T.to(device)  # [pictures, texts]
+        own = torch.arange(BATCH, device=device)
+        logits = (pictures @ spoken.T) * judge.scale.clamp(max=4.0).exp()
+        keep = wrong.clone()
+        keep[own, own] = True
+        logits = logits.masked_fill(~keep, -1e4)
+        mine = torch.stack([logits[own, own], *(logits[own, own + BATCH * k] for k in range(1, 1 + NEGATIVES))], 1)
+        both = F.cross_entropy(logits, own) + F.cross_entropy(logits[:, :BATCH].T, own)
+        return both / 2 + F.cross_entropy(mine, torch.zeros_like(own))
+
+    return step
+
+
+def detector_step(bank: Bank, seed: int, device: str) -> Step:
+    """Focal loss on the heat map, distances to box sides and landmarks near each centre (CenterNet)."""
+    cells = networks.Detector.SIDE // networks.Detector.CELL
+    grid = torch.stack(torch.meshgrid(torch.arange(cells) + 0.5, torch.arange(cells) + 0.5, indexing="xy"), -1)
+
+    def step(judge: nn.Module, generator: torch.Generator) -> Tensor:
+        rows = _rows(bank, generator)
+        images, boxes, points, there = _crowd(_seen(bank, rows, generator, "cpu"), bank, rows, generator)
+        boxes, points = boxes * cells / SIZE, points * cells / SIZE  # [n, 2, 4], [n, 2, 5, 2] in cells
+        centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+        away = (grid - centre[:, :, None, None]) / (0.15 * size[:, :, None, None]).clamp_min(0.45)
+        heat = (torch.exp(-away.square().sum(-1) / 2) * there[:, :, None, None]).to(device)
+        target, nearest = heat.max(1)
+        raw = judge(images.to(device)).float()
+        logit = raw[:, 0]
+        peak = target > 0.8
+        missed = -F.logsigmoid(logit) * logit.sigmoid().neg().add(1).square() * peak
+        ghost = -F.logsigmoid(-logit) * logit.sigmoid().square() * (1 - target).pow(4) * ~peak
+        focal = (missed.sum() + ghost.sum()) / peak.sum().clamp_min(1)
+        picture, y, x = (target > 0.5).nonzero(as_tuple=True)
+        who = nearest[picture, y, x].cpu()
+        at = grid[y.cpu(), x.cpu()]
+        box, marks = boxes[picture.cpu(), who], points[picture.cpu(), who]
+        wanted = torch.cat([at - box[:, :2], box[:, 2:] - at, (marks - at[:, None]).flatten(1)], 1).to(device)
+        off = F.smooth_l1_loss(raw[picture, 1:, y, x], wanted, reduction="none", beta=0.2)
+        return focal + off.mean()
+
+    return step
+
+
+def _crowd(
+    images: Tensor, bank: Bank, rows: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pictures with none, one or two faces: side by side, smaller, with the head painted over, mere noise."""
+    n = len(images)
+    boxes = torch.stack([bank.boxes[rows], torch.zeros(n, 4)], 1)
+    points = torch.stack([bank.landmarks[rows], torch.zeros(n, 5, 2)], 1)
+    there = torch.stack([torch.ones(n), torch.zeros(n)], 1)
+    images, other = images.clone(), images.roll(1, 0)
+    kind = torch.rand(n, generator=generator)
+    half, quarter = SIZE // 2, SIZE // 4
+    for i in range(n):
+        if kind[i] < 0.2:  # the middles of two pictures side by side
+            j = (i - 1) % n
+            images[i] = torch.cat([images[i][..., quarter:-quarter], other[i][..., quarter:-quarter]], -1)
+            for person, (source, shift) in enumerate(((i, -quarter), (j, quarter))):
+                boxes[i, person] = bank.boxes[rows[source]] + torch.tensor([shift, 0, shift, 0])
+                points[i, person] = bank.landmarks[rows[source]] + torch.tensor([shift, 0])
+                low, high = person * half, (person + 1) * half
+                boxes[i, person, 0::2] = boxes[i, person, 0::2].clamp(low, high)
+                middle = float(boxes[i, person, 0::2].mean())
+                wide = float(boxes[i, person, 2] - boxes[i, person, 0])
+                there[i, person] = float(low + 6 < middle < high - 6 and wide > 16)
+        elif kind[i] < 0.3:  # smaller, in a corner of another picture's edge
+            scale = 0.5 + 0.4 * float(torch.rand(1, generator=generator))
+            small = F.interpolate(images[i][None], scale_factor=scale, mode="bilinear", antialias=True)[0]
+            height, width = small.shape[-2:]
+            x, y = (int(torch.randint(0, SIZE - side + 1, (1,), generator=generator)) for side in (width, height))
+            images[i] = images[i][:, :1, :1].expand_as(images[i])
+            images[i, :, y : y + height, x : x + width] = small
+            corner = torch.tensor([x, y], dtype=torch.float32)
+            boxes[i, 0] = boxes[i, 0] * scale + corner.repeat(2)
+            points[i, 0] = points[i, 0] * scale + corner
+        elif kind[i] < 0.42:  # no face: painted over with another part, scrambled or noise
+            there[i, 0] = 0
+            images[i] = _faceless(images[i], boxes[i, 0], generator)
+    return images, boxes, points, there
+
+
+def _faceless(image: Tensor, box: Tensor, generator: torch.Generator) -> Tensor:
+    way = float(torch.rand(1, generator=generator))
+    if way < 0.5:
+        left, top, right, bottom = box.round().clamp(0, SIZE).int().tolist()
+        colour = image[
+            :, torch.randint(0, SIZE, (1,), generator=generator), torch.randint(0, 8, (1,), generator=generator)
+        ]
+        image = image.clone()
+        image[:, max(top - 12, 0) : bottom + 6, max(left - 8, 0) : right + 8] = colour[:, :, None].squeeze(-1)[
+            ..., None
+        ]
+        return image
+    if way < 0.75:
+        tile = 8
+        tiles = image.unfold(1, tile, tile).unfold(2, tile, tile).reshape(3, -1, tile, tile)
+        tiles = tiles[:, torch.randperm(tiles.shape[1], generator=generator)]
+        side = SIZE // tile
+        return tiles.reshape(3, side, side, tile, tile).transpose(2, 3).reshape(3, SIZE, SIZE)
+    cells = int(2 ** torch.randint(0, 8, (1,), generator=generator))
+    noise = torch.rand(1, 3, cells, cells, generator=generator)
+    return F.interpolate(noise, size=(SIZE, SIZE), mode="bilinear", align_corners=False)[0]
+
+
+STEPS: dict[str, Callable[[Bank, int, str], Step]] = {
+    "identity": identity_step,
+    "attributes": attributes_step,
+    "clip": clip_step,
+    "detector": detector_step,
+}

@@ -1,0 +1,204 @@
+"""The recipe that trains the judges from the world: seeded, resumable judge by judge, on one core if need be.
+
+Identity learns against the true people rather than a list of classes: an image vector has to find its person, as
+projected numbers, among the batch and among made-up strangers who share skin and hair with it (CosFace margin, arXiv
+1801.09414). So every person drawn is a new class, and cosines follow the distance between people. The towers of CLIP
+start from the look of their attribute reader. Copy A and copy B differ in shape, in seed and in the order of pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from semblant.backbones import judges as networks
+from semblant.embedded.judge_bank import fill
+from semblant.embedded.judge_steps import STEPS, Step, vocabulary
+from semblant.errors import SemblantError, closest
+from semblant.world.facts import VALUES
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = {
+    "identity-a": 1.0,
+    "identity-b": 1.4,
+    "attributes-a": 1.0,
+    "attributes-b": 1.6,
+    "clip-a": 1.0,
+    "clip-b": 1.4,
+    "detector": 0.6,
+}
+"""Time of each judge relative to `minutes_each`, in the order of training: CLIP needs its attribute reader."""
+
+SAVE_EVERY = 60.0
+"""Seconds."""
+
+
+def network(name: str) -> nn.Module:
+    """An untrained judge in its shipped shape; seed torch's generator before for reproducible weights."""
+    values: dict[str, Any] = {fact: list(options) for fact, options in VALUES.items()}
+    looks_a: dict[str, Any] = {"picture": (20, 32, 56, 80), "face": (20, 40, 72, 96), "stem": 3, "dim": 96}
+    looks_b: dict[str, Any] = {"picture": (24, 40, 64, 96), "face": (24, 48, 80, 112), "stem": 4, "dim": 128}
+    made: dict[str, Callable[[], nn.Module]] = {
+        "detector": networks.Detector,
+        "identity-a": lambda: networks.Identity((20, 40, 72, 96), (1, 1, 1, 0)),
+        "identity-b": lambda: networks.Identity((24, 48, 96, 112), (0, 2, 1, 0)),
+        "attributes-a": lambda: networks.Attributes(values, **looks_a),
+        "attributes-b": lambda: networks.Attributes(values, **looks_b),
+        "clip-a": lambda: networks.Clip(vocabulary(), width=64, layers=2, **looks_a),
+        "clip-b": lambda: networks.Clip(vocabulary(), width=80, layers=2, **looks_b),
+    }
+    if name not in made:
+        raise SemblantError(f"no judge {name!r}; did you mean {closest(name, list(made))}?")
+    return made[name]()
+
+
+def train_judges(
+    out: Path,
+    minutes_each: float,
+    autoencoder: Callable[[Tensor], Tensor] | None = None,
+    only: tuple[str, ...] | None = None,
+    *,
+    work: Path,
+    pictures: int = 12_000,
+    seed: int = 0,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """Train the judges (`only` those named) into `out`, each for about `minutes_each`; the last loss of each.
+
+    `autoencoder` gives pictures back (0..1) as an encoder and decoder leave them; some of the pictures are then seen
+    so. `work` keeps the drawn pictures and half-trained judges: interrupted training goes on from there. Raises
+    SemblantError for an unknown name.
+    """
+    for name in only or ():
+        if name not in WEIGHTS:
+            raise SemblantError(f"no judge {name!r}; did you mean {closest(name, list(WEIGHTS))}?")
+    bank = fill(work / "bank", "train", pictures, device, autoencoder)
+    losses = {}
+    for place, (name, weight) in enumerate(WEIGHTS.items()):
+        if only and name not in only:
+            continue
+        own_seed = seed * 1000 + place
+        torch.manual_seed(own_seed)
+        judge = network(name).to(device)
+        if isinstance(judge, networks.Clip):
+            _start_from_reader(judge, work / f"{name.replace('clip', 'attributes')}.state.safetensors")
+        step = STEPS[name.partition("-")[0]](bank, own_seed, device)
+        losses[name] = _train(name, judge, step, minutes_each * weight, work, own_seed)
+        networks.save(judge, out / f"{name}.safetensors")
+    return losses
+
+
+def _start_from_reader(clip: networks.Clip, state: Path) -> None:
+    if not state.exists():
+        log.warning("%s is missing: this CLIP starts from nothing; train its attribute reader first", state.name)
+        return
+    with safe_open(state, framework="pt") as file:
+        prefix = "model.look."
+        clip.look.load_state_dict(
+            {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
+        )
+
+
+@dataclass
+class Schedule:
+    """How many steps fit into the time, decided once and kept with the state, so that a resumed run ends the same."""
+
+    total: int
+    bf16: bool
+
+
+def _train(name: str, judge: nn.Module, step: Step, minutes: float, work: Path, seed: int, lr: float = 2e-3) -> float:
+    """AdamW, a short warm-up and a linear way down to zero; the state is saved every minute."""
+    judge.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=lr, weight_decay=0.02, betas=(0.9, 0.98))
+    path = work / f"{name}.state.safetensors"
+    restored = _restore(path, judge, optimizer) if path.exists() else None
+    if restored:
+        done, loss_now, schedule = restored
+    else:
+        done, loss_now, schedule = 0, math.nan, _plan(judge, step, minutes, seed)
+    log.info("%s: %d of %d steps, %s", name, done, schedule.total, "bf16" if schedule.bf16 else "float32")
+    saved = time.monotonic()
+    for at in range(done, schedule.total):
+        warm, left = min(1.0, (at + 1) / 100), 1 - at / schedule.total
+        for group in optimizer.param_groups:
+            group["lr"] = lr * warm * left
+        loss = _loss(judge, step, seed, at, schedule.bf16)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(judge.parameters(), 2.0)
+        optimizer.step()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise SemblantError(
+                f"training {name} met a loss of {value} at step {at}; its last good state is {path.name}"
+            )
+        loss_now = value if math.isnan(loss_now) else 0.98 * loss_now + 0.02 * value
+        if at % 100 == 99:
+            log.info("%s: step %d of %d, loss %.4f", name, at + 1, schedule.total, loss_now)
+        if time.monotonic() - saved >= SAVE_EVERY or at + 1 == schedule.total:
+            _keep(path, judge, optimizer, at + 1, loss_now, schedule)
+            saved = time.monotonic()
+    return loss_now
+
+
+def _loss(judge: nn.Module, step: Step, seed: int, at: int, bf16: bool) -> Tensor:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + at)
+    device = next(judge.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        return step(judge, generator)
+
+
+def _plan(judge: nn.Module, step: Step, minutes: float, seed: int) -> Schedule:
+    """Time a few steps in both precisions, without learning from them."""
+    kept = {name: value.clone() for name, value in judge.state_dict().items()}
+    speed = {}
+    for bf16 in (False, True):
+        for at in range(4):
+            if at == 1:
+                start = time.monotonic()
+            _loss(judge, step, seed, at, bf16).backward()
+        speed[bf16] = (time.monotonic() - start) / 3
+    judge.zero_grad()
+    judge.load_state_dict(kept)
+    bf16 = speed[True] < 0.9 * speed[False]
+    return Schedule(max(8, int(minutes * 60 / speed[bf16])), bf16)
+
+
+def _keep(
+    path: Path, judge: nn.Module, optimizer: torch.optim.Optimizer, done: int, loss: float, schedule: Schedule
+) -> None:
+    tensors = {f"model.{name}": value.contiguous() for name, value in judge.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    about = {"done": done, "loss": loss, "total": schedule.total, "bf16": schedule.bf16}
+    save_file(tensors, partial, {"about": json.dumps(about)})
+    partial.replace(path)
+
+
+def _restore(path: Path, judge: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float, Schedule]:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = json.loads(file.metadata()["about"])
+    judge.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, part = name.split(".")
+            state.setdefault(int(index), {})[part] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return about["done"], about["loss"], Schedule(about["total"], about["bf16"])

@@ -1,0 +1,93 @@
+"""How good an embedded base is: facts obeyed on a fixed list of captions, faces detected, named people recognised."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from semblant.backbones.base import Base
+from semblant.backbones.judges import Judges
+from semblant.metrics.attributes import facts_held, share_by_fact
+from semblant.metrics.detection import detection
+from semblant.metrics.identity import identity_gain
+from semblant.sampling.loop import Branches, noise, sample_latents
+from semblant.world.facts import VALUES
+from semblant.world.names import name_of
+from semblant.world.prompts import evaluation_captions
+from semblant.world.renderer import render
+from semblant.world.scene import draw_scene, named_person
+
+STEPS = 25
+GUIDANCE = 4.0
+
+
+@torch.no_grad()
+def draw_pictures(
+    base: Base, prompts: Sequence[str], *, seed: int = 0, steps: int = STEPS, guidance: float = GUIDANCE, batch: int = 16
+) -> Float[Tensor, "n 3 size size"]:
+    """One picture in 0..1 of every prompt; picture k starts from seed `seed + k`."""
+    pictures = []
+    null = base.text("")
+    for start in range(0, len(prompts), batch):
+        some = list(prompts[start : start + batch])
+        x = noise(base, range(seed + start, seed + start + len(some)), (base.size, base.size))
+        latents = sample_latents(base, x, Branches.of(base.text(some), null), steps=steps, guidance=guidance)
+        pictures.append((base.decode(latents) / 2 + 0.5).clamp(0, 1))
+    return torch.cat(pictures)
+
+
+def measure_base(base: Base, judges: Judges, captions: int = 512, *, guidance: float = GUIDANCE) -> dict[str, Any]:
+    """Accuracy over the facts that captions name, per fact and macro-averaged, as it is and corrected for chance; and
+    the share of pictures with a face.
+
+    Chance for a fact is how often a reader of blank minds would hit: the sum of squared shares of its named values.
+    """
+    listed = evaluation_captions(captions)
+    pictures = draw_pictures(base, [text for text, _ in listed], guidance=guidance)
+    held = facts_held(pictures, [text for text, _ in listed], judges)
+    by_fact = share_by_fact(held)
+    named: dict[str, Counter[str]] = {}
+    for _, facts in listed:
+        for fact, value in facts.items():
+            named.setdefault(fact, Counter())[value] += 1
+    corrected = {}
+    for fact, share in by_fact.items():
+        counts = named[fact]
+        total = sum(counts.values())
+        chance = sum((c / total) ** 2 for c in counts.values()) if len(counts) > 1 else 1 / len(VALUES[fact])
+        corrected[fact] = (share - chance) / (1 - chance)
+    return {
+        "captions": captions,
+        "steps": STEPS,
+        "guidance": guidance,
+        "macro": _mean(by_fact.values()),
+        "macro_corrected": _mean(corrected.values()),
+        "faces": _mean(map(float, detection(pictures, judges))),
+        "facts": {fact: round(share, 3) for fact, share in by_fact.items()},
+    }
+
+
+def measure_named(base: Base, judges: Judges, people: int = 24, *, guidance: float = GUIDANCE) -> float:
+    """Identity gain of "a photo of <name>" for named people: 0 like strangers, 1 like other pictures of the person."""
+    gains = []
+    for i in range(people):
+        index = i * 512 // people
+        rng = random.Random(f"named reference {index}")
+        plain: dict[str, Any] = {"style": "photo", "light": "plain", "glasses": "none", "hat": "none", "beard": "none", "dyed": "none"}
+        scenes = [draw_scene(rng, named_person(index), camera="portrait", action="none", **plain) for _ in range(4)]
+        made = draw_pictures(base, [f"a photo of {name_of(index)}"] * 2, seed=1000 * i, guidance=guidance)
+        gain = identity_gain(made, render(scenes).image, judges)
+        if gain is not None:
+            gains.append(gain)
+    return _mean(gains)
+
+
+def _mean(values: Any) -> float:
+    listed = list(values)
+    return round(sum(listed) / len(listed), 4) if listed else float("nan")

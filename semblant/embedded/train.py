@@ -1,0 +1,96 @@
+"""`python -m semblant.embedded.train`: train the embedded base and its judges from the world.
+
+Stages run in order, each for its minutes; every stage resumes from the work folder, and nothing outside it is written
+until `--ship` puts the half-precision results into the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from semblant.backbones.blueprint import Blueprint, plan_record, read_autoencoder, write_frame, write_part
+from semblant.backbones.vocabulary import word_tokenizer
+from semblant.embedded import autoencoder, diffusion, latents
+from semblant.world.captions import PUNCTUATION, words
+
+log = logging.getLogger("semblant.embedded")
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Where the shipped weights lie inside the package."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the stages that were asked for."""
+    parser = argparse.ArgumentParser(prog="semblant.embedded.train", description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="folder for all states (default: %(default)s)")
+    parser.add_argument("--stage", nargs="+", default=["autoencoder", "latents", "base"], help="what to run: autoencoder, latents, base, judges")
+    parser.add_argument("--hours", type=float, default=10.0, help="hours for the base stage (default: %(default)s)")
+    parser.add_argument("--autoencoder-minutes", type=float, default=20.0)
+    parser.add_argument("--shards", type=int, default=200, help=f"shards of {latents.SHARD} latents (default: %(default)s)")
+    parser.add_argument("--from", dest="warm", choices=["shipped", "nothing"], default="nothing", help="warm-start from the shipped weights")
+    parser.add_argument("--shape", choices=["small", "large"], default="small", help="small trains on two cores, large on a GPU")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--compute", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--ship", action="store_true", help="put the results into the package when done")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    plan = Blueprint.large() if given.shape == "large" else Blueprint()
+    tokenizer = word_tokenizer([*words(), *PUNCTUATION])
+    compute = torch.bfloat16 if given.compute == "bfloat16" else torch.float32
+    work: Path = given.work
+    write_frame(work / "base", tokenizer)
+    if given.warm == "shipped" and not (work / "base" / "vae").is_dir():
+        shutil.copytree(WEIGHTS / "base" / "vae", work / "base" / "vae")
+    if "autoencoder" in given.stage:
+        log.info("autoencoder: %.0f minutes", given.autoencoder_minutes)
+        network = autoencoder.train_autoencoder(work, plan, minutes=given.autoencoder_minutes, compute=compute)
+        write_part(work / "base", "vae", network)
+        latents.record(work / "autoencoder.jsonl", **autoencoder.face_psnr(network))
+    if "latents" in given.stage:
+        build_latents(work, given.shards, compute)
+    if "base" in given.stage:
+        log.info("base: %.1f hours, ends about %s", given.hours, time.strftime("%H:%M", time.localtime(time.time() + given.hours * 3600)))
+        warm = WEIGHTS / "base" if given.warm == "shipped" else None
+        run = diffusion.train_base(
+            work, plan, tokenizer, minutes=given.hours * 60, batch=given.batch, warm=warm, compute=compute
+        )
+        (work / "plan.json").write_text(json.dumps({**plan_record(plan), "presentations": run.seen}) + "\n")
+    if given.ship:
+        ship(work)
+
+
+@torch.no_grad()
+def build_latents(work: Path, shards: int, compute: torch.dtype) -> None:
+    """Render and encode the shards that are not there yet."""
+    network = read_autoencoder(work / "base")
+    network = network.to(memory_format=torch.channels_last)
+    scale = network.config.scaling_factor
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=compute == torch.bfloat16):
+            mean: torch.Tensor = network.encode(images.contiguous(memory_format=torch.channels_last)).latent_dist.mean
+        return mean.float() * scale
+
+    folder = work / "latents"
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in range(shards):
+        path = folder / f"{shard:05d}.safetensors"
+        if not path.is_file():
+            began = time.monotonic()
+            latents.build_shard(path, shard, encode)
+            log.info("shard %d of %d in %.0f s", shard + 1, shards, time.monotonic() - began)
+
+
+def ship(work: Path) -> None:
+    """Copy the half-precision base from the work folder into the package."""
+    shutil.copytree(work / "base", WEIGHTS / "base", dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    main()

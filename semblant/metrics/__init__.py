@@ -1,0 +1,1 @@
+"""Measures of likeness and faithfulness, one file each."""

@@ -1,0 +1,1 @@
+"""Pure tensor maths: attention maps, masks, schedules, losses, filters, noise."""

@@ -1,0 +1,1 @@
+"""The five reversible ways to touch a base, ready to use."""

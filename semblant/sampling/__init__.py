@@ -1,0 +1,1 @@
+"""From noise to pictures and back: one sampling loop, solvers, inversion."""

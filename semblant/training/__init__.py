@@ -1,0 +1,1 @@
+"""One training loop over learners, their losses, and concepts on disk."""

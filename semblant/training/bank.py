@@ -1,0 +1,133 @@
+"""Latents of a subject's pictures, encoded once and drawn many times, and class pictures for prior preservation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from semblant.backbones.base import Base
+from semblant.errors import SemblantError
+from semblant.sampling.loop import Branches, noise, sample_latents
+from semblant.training.learner import Example
+
+Augment = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""`augment(image [3, S, S], mask [1, S, S], generator)` -> another image and mask of one size."""
+
+
+class Bank:
+    """Augmented draws of a few pictures as latents: what the autoencoder costs is paid once, before training.
+
+    Holds mean and deviation of the autoencoder's posterior and the mask at latent size for `size` draws, the pictures
+    taken in turn; every draw from the bank has fresh posterior noise. With `exact` nothing is kept, and each draw is
+    augmented and encoded anew.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        images: Sequence[Float[Tensor, "3 size size"]],
+        masks: Sequence[Float[Tensor, "1 size size"] | None] | None = None,
+        *,
+        size: int = 128,
+        augment: Augment | None = None,
+        generator: torch.Generator,
+        exact: bool = False,
+    ) -> None:
+        """Images in -1..1, masks in 0..1 (None: unknown). Without `augment` there is one entry per image.
+
+        Raises SemblantError when there are no images.
+        """
+        if not images:
+            raise SemblantError("a bank of latents needs at least one picture; got none")
+        given: Sequence[Tensor | None] = [None] * len(images) if masks is None else masks
+        self.base, self.augment, self.exact = base, augment, exact
+        self.masked = any(mask is not None for mask in given)
+        self.pictures = [
+            (image, torch.ones_like(image[:1]) if mask is None else mask)
+            for image, mask in zip(images, given, strict=True)
+        ]
+        count = size if augment is not None else len(images)
+        self.means = self.deviations = self.masks = torch.empty(0)
+        if not exact:
+            self._fill(count, generator)
+
+    def __len__(self) -> int:
+        """How many entries it holds; 0 when every draw is exact."""
+        return len(self.means)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of its entries."""
+        return sum(t.numel() * t.element_size() for t in (self.means, self.deviations, self.masks))
+
+    def draw(self, generator: torch.Generator) -> tuple[Float[Tensor, "channels h w"], Float[Tensor, "1 h w"] | None]:
+        """A random entry: a latent drawn from its posterior, and its mask (None when no picture came with one)."""
+        count = len(self.pictures) if self.exact else len(self)
+        chosen = int(torch.randint(count, (), generator=generator))
+        if self.exact:
+            mean, deviation, mask = (t[0] for t in self._encode([self._picture(chosen, generator)]))
+        else:
+            mean, deviation, mask = self.means[chosen], self.deviations[chosen], self.masks[chosen]
+        return mean + deviation * torch.randn(mean.shape, generator=generator).to(mean), mask if self.masked else None
+
+    def _picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        image, mask = self.pictures[index % len(self.pictures)]
+        return (image, mask) if self.augment is None else self.augment(image, mask, generator)
+
+    def _fill(self, count: int, generator: torch.Generator) -> None:
+        # About four pictures of 512 pixels at a time keep the autoencoder's memory near one gigabyte.
+        side = self.pictures[0][0].shape[-1]
+        batch = max(1, 2**20 // side**2)
+        parts = []
+        for start in range(0, count, batch):
+            parts.append(self._encode([self._picture(i, generator) for i in range(start, min(start + batch, count))]))
+        self.means, self.deviations, self.masks = (torch.cat(own) for own in zip(*parts, strict=True))
+
+    @torch.no_grad()
+    def _encode(self, pictures: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        images, masks = (torch.stack(own).to(self.base.device) for own in zip(*pictures, strict=True))
+        mean, deviation = self.base.posterior(images)
+        height, width = mean.shape[-2:]
+        return mean.float(), deviation.float(), F.adaptive_avg_pool2d(masks.float(), (height, width))
+
+
+def class_latents(
+    base: Base, prompt: str, count: int, *, seed: int, steps: int = 50, guidance: float = 7.5, batch: int = 8
+) -> list[Float[Tensor, "channels h w"]]:
+    """Latents of `count` pictures that the base itself makes of a class prompt, picture k from seed `seed + k`.
+
+    Defaults are Stable Diffusion's published sampling settings (Rombach et al. 2022).
+    """
+    made: list[Tensor] = []
+    for start in range(0, count, batch):
+        seeds = range(seed + start, seed + min(start + batch, count))
+        branches = Branches.of(base.text([prompt] * len(seeds)), base.text(""))
+        made += sample_latents(
+            base, noise(base, seeds, (base.size, base.size)), branches, steps=steps, guidance=guidance
+        )
+    return made
+
+
+def prior_preservation(
+    latents: Sequence[Float[Tensor, "channels h w"]],
+    prompt: str,
+    generator: torch.Generator,
+    *,
+    rows: int = 1,
+    subject_rows: int = 1,
+    weight: float = 1.0,
+) -> list[Example]:
+    """`rows` class pictures to train beside `subject_rows` pictures of the subject, read with plain words.
+
+    A step's loss is the mean over all rows, so each row's weight is `weight * subject_rows / rows`: the loss is then
+    proportional to (mean over the subject) + weight * (mean over the class), DreamBooth's Eq. 2 (Ruiz et al. 2022,
+    arXiv 2208.12242). Raises SemblantError when there are no latents.
+    """
+    if not latents:
+        raise SemblantError("prior preservation needs pictures of the class; got none")
+    chosen = torch.randint(len(latents), (rows,), generator=generator).tolist()
+    return [Example(latents[i], prompt, weight=weight * subject_rows / rows, patched=False) for i in chosen]

@@ -1,0 +1,162 @@
+"""One learner's way through training: its generator, optimiser, losses, and all of it as tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semblant.errors import SemblantError
+from semblant.training.files import not_finite
+from semblant.training.learner import Learner, Optimiser
+
+OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+@dataclass
+class Course:
+    """The state of one learner. `tensors` and `facts` say all of it; `restore` takes them back."""
+
+    index: int
+    learner: Learner
+    seed: int
+    steps: int
+    generator: torch.Generator
+    optimiser: torch.optim.Optimizer
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    skipped: int = 0
+    """Updates left out because the loss or a gradient was not finite."""
+    skipped_in_a_row: int = 0
+    finished: bool = False
+    """Whether the learner itself said that it is done."""
+    marked: tuple[Tensor, dict[str, Tensor]] | None = None
+
+    @staticmethod
+    def start(index: int, learner: Learner, seed: int, steps: int | None) -> Course:
+        """A course at its first step. Raises SemblantError for a learner without parameters."""
+        if not learner.parameters:
+            raise SemblantError(f"{type(learner).__name__} has no parameters, so there is nothing to learn")
+        return Course(
+            index,
+            learner,
+            seed,
+            learner.steps if steps is None else steps,
+            torch.Generator().manual_seed(seed),
+            make_optimiser(learner.optimiser, list(learner.parameters.values())),
+        )
+
+    @property
+    def taken(self) -> int:
+        """Steps behind it."""
+        return len(self.losses)
+
+    @property
+    def done(self) -> bool:
+        """Whether it takes no more steps."""
+        return self.finished or self.taken >= self.steps
+
+    def mark(self) -> None:
+        """Remember where a step begins, so that an interrupted one leaves no trace."""
+        self.marked = self.generator.get_state(), {name: t.clone() for name, t in self.learner.state().items()}
+
+    def rewind(self) -> None:
+        """Back to the mark."""
+        if self.marked is not None:
+            self.generator.set_state(self.marked[0])
+            self.learner.restore(self.marked[1])
+
+    def update(self, loss: float, gradients: Sequence[Tensor | None]) -> None:
+        """One step of the optimiser, left out when the loss or a gradient is not finite."""
+        settings, parameters = self.learner.optimiser, list(self.learner.parameters.values())
+        present = [gradient for gradient in gradients if gradient is not None]
+        norm = torch.nn.utils.get_total_norm(present) if present else torch.zeros(())
+        self.losses.append(loss)
+        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+            self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+            return
+        self.skipped_in_a_row = 0
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if settings.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip, norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.learner.after_step()
+        self.finished = self.finished or self.learner.finished(self.losses)
+
+    def sound(self) -> bool:
+        """Whether every parameter is finite."""
+        return not not_finite(self.learner.parameters)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that is a tensor, under names that begin with the learner's index."""
+        made: dict[str, Tensor] = {
+            "generator": self.generator.get_state(),
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+        }
+        made |= {f"parameter.{name}": p for name, p in self.learner.parameters.items()}
+        made |= {f"state.{name}": t for name, t in self.learner.state().items()}
+        names = list(self.learner.parameters)
+        for number, values in self.optimiser.state_dict()["state"].items():
+            made |= {f"optimiser.{key}.{names[number]}": value for key, value in values.items()}
+        return {f"{self.index}.{name}": tensor for name, tensor in made.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that is not a tensor."""
+        return {
+            "seconds": self.seconds,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "finished": self.finished,
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Go on from what `tensors` and `facts` said."""
+        prefix = f"{self.index}."
+        own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        part = lambda kind: {n.removeprefix(kind): t for n, t in own.items() if n.startswith(kind)}
+        with torch.no_grad():
+            for name, parameter in self.learner.parameters.items():
+                parameter.copy_(own[f"parameter.{name}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        numbers = {name: number for number, name in enumerate(self.learner.parameters)}
+        for full, value in part("optimiser.").items():
+            key, name = full.split(".", 1)
+            state.setdefault(numbers[name], {})[key] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.learner.restore(part("state."))
+        self.generator.set_state(own["generator"])
+        self.losses = own["losses"].tolist()
+        self.seconds, self.finished = facts["seconds"], facts["finished"]
+        self.skipped, self.skipped_in_a_row = facts["skipped"], facts["skipped_in_a_row"]
+
+    def identity(self) -> dict[str, Any]:
+        """What has to be the same for a checkpoint to fit."""
+        settings = self.learner.optimiser
+        return {
+            "seed": self.seed,
+            "parameters": {name: list(p.shape) for name, p in self.learner.parameters.items()},
+            "optimiser": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
+        }
+
+
+def make_optimiser(settings: Optimiser, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam or AdamW in one fused kernel where there is one. Raises SemblantError for another name."""
+    if settings.name not in OPTIMISERS:
+        raise SemblantError(f"no optimiser {settings.name!r}; possible: {', '.join(OPTIMISERS)}")
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+    return OPTIMISERS[settings.name](
+        parameters,
+        lr=settings.lr,
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=fused or None,
+    )  # type: ignore[call-arg]

@@ -1,0 +1,85 @@
+"""Which precision a base computes fastest in, found by measuring."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from semblant.backbones.base import Base
+from semblant.backbones.context import Context
+from semblant.backbones.moment import Moment
+
+logger = logging.getLogger(__name__)
+
+GAIN = 0.1
+"""Share of the time that bfloat16 has to save before it is chosen."""
+
+
+def choose(base: Base, rows: int = 1, clock: Callable[[], float] = time.perf_counter) -> torch.dtype:
+    """float32, or bfloat16 by autocast where a forward and backward pass of the U-Net is at least a tenth faster in it.
+
+    Each is measured twice after a first run that does not count. On processors without bfloat16 arithmetic it can be
+    tens of times slower; one small convolution tells, and the U-Net is then not tried at all.
+    """
+    if _hopeless(base.device, clock):
+        logger.info("computing in float32: a convolution is more than twice as slow in bfloat16")
+        return torch.float32
+    seconds = {dtype: _seconds(base.computing(dtype), rows, clock) for dtype in (torch.float32, torch.bfloat16)}
+    chosen = faster(seconds[torch.float32], seconds[torch.bfloat16])
+    logger.info("computing in %s; seconds for forward and backward: %s", chosen, seconds)
+    return chosen
+
+
+def faster(float32: float, bfloat16: float) -> torch.dtype:
+    """The better precision for these times: bfloat16 only when it saves a tenth or more."""
+    return torch.bfloat16 if bfloat16 <= (1 - GAIN) * float32 else torch.float32
+
+
+def _seconds(base: Base, rows: int, clock: Callable[[], float]) -> float:
+    """Best time of two forward and backward passes, down to the text encodings as in training."""
+    side = base.size // base.factor
+    x = torch.zeros(rows, base.channels, side, side, device=base.device)
+    channels = base.extra_channels
+    if channels:
+        from semblant.patches.features import ExtraChannels
+
+        base = base.patched(ExtraChannels(x.new_zeros(1, channels, side, side)))
+    moment = Moment.of(torch.full((rows,), base.schedule.timesteps // 2, device=base.device))
+    with torch.no_grad():
+        encoding = base.encodings(base.text([""] * rows)).float()
+
+    def once() -> None:
+        with torch.enable_grad():
+            learned = encoding.clone().requires_grad_()
+            torch.autograd.grad(base.denoise(x, moment, Context.of(learned)).float().square().mean(), learned)
+
+    return _best(once, base.device, clock)
+
+
+def _hopeless(device: torch.device, clock: Callable[[], float]) -> bool:
+    x, weight = torch.zeros(1, 64, 32, 32, device=device), torch.zeros(64, 64, 3, 3, device=device)
+    seconds = [
+        _best(lambda d=dtype: F.conv2d(x.to(d), weight.to(d), padding=1), device, clock)  # type: ignore[misc]
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    return seconds[1] > 2 * seconds[0] + 1e-4
+
+
+def _best(call: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
+    times = []
+    for _ in range(3):
+        _wait(device)
+        began = clock()
+        call()
+        _wait(device)
+        times.append(clock() - began)
+    return min(times[1:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,196 @@
+"""Learning the rows of one word, and turning what was learned back into a word."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semblant.backbones.base import Base
+from semblant.backbones.moment import Moment
+from semblant.backbones.patch import AttentionPatch, Patch
+from semblant.backbones.site import Site
+from semblant.data.pictures import mask_to_tensor, to_tensor
+from semblant.data.subject import Subject
+from semblant.errors import SemblantError
+from semblant.ops.attention import attention_map, mass_inside
+from semblant.patches.words import LearnedWord
+from semblant.training.bank import Augment, Bank
+from semblant.training.concepts import Concept
+from semblant.training.learner import Batch, Example, Learner, Optimiser, denoising_error
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 25
+"""Steps between two looks at what is too costly to watch at every step."""
+LONG_ROW = 10
+"""A row this many times longer than the class word's is warned about: it has left the distribution of words."""
+
+
+class WordMaps(AttentionPatch):
+    """Records how much every place looks at a word, the mean over heads; it changes nothing, not even rounding."""
+
+    def __init__(self, places: Bool[Tensor, "rows tokens"]) -> None:
+        self.places = places
+
+    @torch.no_grad()
+    def rewrite(self, site: Site, moment: Moment, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Record "word map" [rows, queries] of cross-attention sites."""
+        if site.kind == "cross":
+            looks = (attention_map(q, k, site.module.scale).mean(1) * self.places[:, None]).sum(-1)
+            moment.record("word map", site, looks)
+        return q, k, v
+
+
+class WordLearner(Learner):
+    """Learns the table of rows that `rows` makes, from pictures under random templates.
+
+    `rows(generator)` answers a table [stages, sites, parts, length, dim], `rows()` the same without dropout.
+    `templates` hold `{}` where the word goes. `stage_of` is needed when there is more than one stage. `generator` fills
+    the bank of `views` augmented pictures. Raises SemblantError when `mask_loss` finds no mask.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        subject: Subject,
+        rows: nn.Module,
+        *,
+        templates: Sequence[str],
+        optimiser: Optimiser,
+        steps: int,
+        generator: torch.Generator,
+        augment: Augment | None = None,
+        views: int = 128,
+        batch: int = 1,
+        stage_of: Int[Tensor, " timesteps"] | None = None,
+        mask_loss: bool = False,
+    ) -> None:
+        super().__init__(dict(rows.named_parameters()), optimiser, steps)
+        self.base, self.rows, self.templates, self.batch = base, rows, tuple(templates), batch
+        self.word, self.class_word, self.class_row = (
+            subject.word,
+            subject.class_word,
+            base.token_row(subject.class_word),
+        )
+        images = [to_tensor(image, base.size) for image in subject.images]
+        masks = [None if mask is None else mask_to_tensor(mask, base.size) for mask in subject.masks]
+        self.bank = Bank(base, images, masks, size=views, augment=augment, generator=generator)
+        if mask_loss and not self.bank.masked:
+            raise SemblantError(
+                f"the loss is to count inside the mask of {self.word} only, and no picture has a mask. Put "
+                "NAME.mask.png beside the picture, or leave mask_loss off."
+            )
+        self.stage_of, self.mask_loss = stage_of, mask_loss
+        self.stages = None if stage_of is None else stage_of.tolist()
+        self.done, self.warned = 0, False
+        self.seen: dict[str, float] = {}
+        self.chosen: tuple[str, ...] = ()
+        with torch.no_grad():
+            self.table: Tensor = rows()
+
+    @property
+    def looking(self) -> bool:
+        """Whether this step measures more than its loss."""
+        return self.done % LOOK_EVERY == 0
+
+    def begin(self, generator: torch.Generator) -> None:
+        """Make the rows of this step, and choose its templates."""
+        self.table = self.rows(generator)
+        which = torch.randint(len(self.templates), (self.batch,), generator=generator)
+        self.chosen = tuple(self.templates[i] for i in which)
+
+    def draw(self, generator: torch.Generator) -> Sequence[Example]:
+        """Augmented pictures, each under a template of its own."""
+        prompts = [template.replace("{}", self.word) for template in self.chosen]
+        drawn = [self.bank.draw(generator) for _ in prompts]
+        return [Example(latent, prompt, mask) for (latent, mask), prompt in zip(drawn, prompts, strict=True)]
+
+    def patches(self) -> Sequence[Patch]:
+        """The word with the rows of this step; now and then also what its attention is measured with."""
+        maps = [WordMaps(self.places())] if self.looking and self.bank.masked and self.chosen else []
+        return [self.learned(), *maps]
+
+    def learned(self) -> LearnedWord:
+        """The word with the rows of this step."""
+        return LearnedWord(self.word, self.table, self.class_row, self.stage_of)
+
+    def places(self) -> Bool[Tensor, "rows tokens"]:
+        """Where the word stands in the prompts drawn last."""
+        context = self.base.patched(self.learned()).text([t.replace("{}", self.word) for t in self.chosen])
+        places = torch.zeros(len(context), len(context.rows[0].ids), dtype=torch.bool)
+        for row, positions in zip(places, context.positions(self.word), strict=True):
+            row[list(positions)] = True
+        return places.to(self.base.device)
+
+    def loss(self, moment: Moment, prediction: Tensor, batch: Batch) -> Float[Tensor, " rows"]:
+        """The denoising error, inside the mask only when asked to."""
+        if batch.mask is not None and (maps := moment.recorded("word map")):
+            assert isinstance(maps, list)
+            self.seen["attention inside mask"] = float(_mean_inside(maps, batch.mask))
+        return denoising_error(prediction, batch, batch.mask if self.mask_loss else None)
+
+    def after_step(self) -> None:
+        """Look at the rows now and then, and say when they grow out of the distribution of words."""
+        if self.looking:
+            rows = self.table.detach()
+            length = rows.norm(dim=-1) / self.class_row.norm()
+            likeness = F.cosine_similarity(rows, self.class_row, dim=-1)
+            self.seen |= {"longest row": float(length.max()), "likeness to class word": float(likeness.mean())}
+            if self.seen["longest row"] > LONG_ROW and not self.warned:
+                self.warned = True
+                logger.warning(
+                    "step %d: a row of %s is %.0f times as long as that of %r, so the rest of a prompt will hardly be "
+                    "heard beside it. Lower the learning rate (1e-4), start at the class word, or use fewer steps.",
+                    self.done,
+                    self.word,
+                    self.seen["longest row"],
+                    self.class_word,
+                )
+        self.done += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """How many steps it has seen."""
+        return {"done": torch.tensor(self.done)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on counting."""
+        self.done = int(state["done"])
+
+    def figures(self) -> dict[str, float]:
+        """At the last look: length of the longest row in lengths of the class word's, mean cosine to it, and the share
+        of the word's attention inside the subject's mask."""
+        return dict(self.seen)
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, Tensor]:
+        """The table as it stands, without dropout."""
+        return {"rows": self.rows().detach().clone()}
+
+
+def _mean_inside(maps: Sequence[Float[Tensor, "rows queries"]], mask: Float[Tensor, "rows 1 h w"]) -> Tensor:
+    """Mean over sites and rows of the share of attention inside the mask."""
+    shares = []
+    for looks in maps:
+        factor = round((mask.shape[-2] * mask.shape[-1] / looks.shape[-1]) ** 0.5)
+        grid = tuple(-(-side // factor) for side in mask.shape[-2:])
+        shares.append(mass_inside(looks.unflatten(1, grid), F.adaptive_avg_pool2d(mask, grid)[:, 0]))
+    return torch.stack(shares).mean()
+
+
+def learned_word(base: Base, concept: Concept) -> LearnedWord:
+    """The word that a concept of rows stands for. Raises SemblantError when the base's words have another width."""
+    rows = concept.tensors["rows"]
+    class_row = base.token_row(concept.class_word)
+    if rows.shape[-1] != len(class_row):
+        raise SemblantError(
+            f"{concept.word} was learned on {concept.base.get('name', 'a base')} with words {rows.shape[-1]} wide; "
+            f"{base.name} has words {len(class_row)} wide. Use a base of architecture "
+            f"{concept.base.get('architecture', 'unknown')!r}, or fit the subject again on {base.name}."
+        )
+    stages = None if concept.stages is None else torch.tensor(concept.stages)
+    return LearnedWord(concept.word, rows.to(class_row), class_row, stages, concept.strength)

@@ -1,0 +1,229 @@
+"""The verbs of the library: load, fit, sample, measure. The one place that joins methods with loops and metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from semblant.backbones.base import Base
+from semblant.backbones.loading import load as load
+from semblant.backbones.patch import Patch
+from semblant.data.pictures import to_image
+from semblant.data.subject import Subject
+from semblant.errors import SemblantError, closest
+from semblant.methods.index import method_class, name_of
+from semblant.methods.method import Method
+from semblant.metrics.report import measure as measure_images
+from semblant.metrics.report import Scores
+from semblant.sampling.loop import Branches, noise, sample_latents
+from semblant.training.concepts import Concept, require_base
+from semblant.training.optimise import Progress, optimise, stored_compute
+from semblant.training.precision import choose
+
+logger = logging.getLogger(__name__)
+
+SAMPLING: Mapping[str, Mapping[str, Any]] = {"embedded": {"steps": 25, "guidance": 4.0}}
+"""Sampling settings by architecture where they differ from Stable Diffusion's published 50 steps and guidance 7.5."""
+AT_ONCE = 8
+"""Most pictures sampled in one batch; more take turns, so that memory stays bounded."""
+
+
+def method(name: str, base: Base | None = None, **settings: Any) -> Method:
+    """A method by its command name, with the base's preset and then `settings` over the paper's values.
+
+    Raises SemblantError for an unknown method or setting, naming the closest ones, and for a value of a wrong kind.
+    """
+    kind = method_class(name)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for given in settings:
+        if given not in fields:
+            raise SemblantError(f"{name} has no setting {given!r}; did you mean {closest(given, list(fields))}?")
+    preset = kind.presets.get(base.architecture, {}) if base is not None else {}
+    return kind(**{key: _as_declared(key, value, fields[key].default) for key, value in {**preset, **settings}.items()})
+
+
+def _as_declared(name: str, value: Any, default: Any) -> Any:
+    """A setting's value in the type of its default; text from a command line and lists from JSON are converted."""
+    try:
+        if isinstance(default, bool):
+            if isinstance(value, str):
+                return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
+            return bool(value)
+        if isinstance(default, tuple):
+            parts = value.split(",") if isinstance(value, str) else value
+            like = default[0] if default else ""
+            return tuple(_as_declared(name, part, like) for part in parts)
+        if isinstance(default, int):
+            if float(value) != int(float(value)):
+                raise ValueError
+            return int(float(value))
+        if isinstance(default, float):
+            return float(value)
+        return value
+    except (ValueError, TypeError, KeyError):
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default), "a list")
+        raise SemblantError(f"the setting {name} is {kind} (its default is {default}); got {value!r}") from None
+
+
+def fit(
+    name: str | Method,
+    base: Base,
+    subject: Subject,
+    *,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    compute: torch.dtype | None = torch.float32,
+    **settings: Any,
+) -> Concept:
+    """Teach the base one subject.
+
+    `settings` are the method's fields. `compute` None measures float32 against bfloat16 and takes the faster; a resumed
+    run keeps what it began with. Raises SemblantError for unknown methods and settings, Interrupted when stopped.
+    """
+    chosen = name if isinstance(name, Method) else method(name, base, **settings)
+    if not isinstance(name, str) and settings:
+        chosen = replace(chosen, **settings)
+    generator = torch.Generator().manual_seed(seed)
+    learner = chosen.learner(base, subject, generator)
+    if compute is None:
+        kept = stored_compute(checkpoint) if checkpoint is not None and resume else None
+        compute = kept or choose(base)
+    record = dataclasses.asdict(chosen)
+    fingerprint = {"method": name_of(chosen), "settings": record, "base": base.hashes(), "pictures": list(subject.sources)}
+    history = optimise(
+        base,
+        [learner],
+        seeds=[seed],
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
+        stop=stop,
+        compute=compute,
+        fingerprint=fingerprint,
+    )[0]
+    tail = history.losses[-50:]
+    tensors = learner.tensors()
+    return Concept(
+        method=name_of(chosen),
+        settings=record,
+        word=subject.word,
+        class_word=subject.class_word,
+        base=base.describe(),
+        tensors={key: value.detach().float().cpu().contiguous() for key, value in tensors.items()},
+        stages=getattr(learner, "stages", None),
+        seed=seed,
+        steps=len(history.losses),
+        losses={"first": _mean(history.losses[:50]), "last": _mean(tail)},
+        pictures=tuple(subject.sources),
+        consent=subject.consent,
+        figures={
+            **history.figures,
+            "seconds": round(history.seconds, 2),
+            "peak_memory": history.peak_memory,
+            "compute": str(compute).removeprefix("torch."),
+        },
+    )
+
+
+def patches_of(base: Base, concepts: Sequence[Concept]) -> list[Patch]:
+    """What concepts attach to a base. Raises SemblantError when two share a word, or one belongs to another base."""
+    words = [concept.word for concept in concepts]
+    for word in words:
+        if words.count(word) > 1:
+            raise SemblantError(f"two concepts are called {word}; give one of them another name (`--as <name>`)")
+    patches: list[Patch] = []
+    for concept in concepts:
+        require_base(concept, base)
+        kind = method_class(concept.method)
+        fields = {f.name: f for f in dataclasses.fields(kind)}
+        settings = {k: _as_declared(k, v, fields[k].default) for k, v in concept.settings.items() if k in fields}
+        patches += kind(**settings).concept_patches(base, concept)
+    return patches
+
+
+@torch.no_grad()
+def sample(
+    base: Base,
+    prompt: str | Sequence[str],
+    *,
+    concepts: Sequence[Concept] = (),
+    patches: Iterable[Patch] = (),
+    negative: str = "",
+    n: int = 1,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    solver: str = "ddim",
+    size: tuple[int, int] | None = None,
+    progress: Callable[[int, int, Tensor], None] | None = None,
+) -> list[Image.Image]:
+    """Make `n` pictures of a prompt (or of each of several), with concepts and further patches attached.
+
+    Picture k of a prompt starts from seed `seed + k`, whatever else is made with it. `size` is (height, width) in
+    pixels. Raises SemblantError for a concept whose word no prompt holds, and for sizes or steps that cannot be.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if n < 1:
+        raise SemblantError(f"n is how many pictures to make, 1 or more; got {n}")
+    for concept in concepts:
+        if not any(concept.word in text for text in prompts):
+            raise SemblantError(
+                f"the concept {concept.word} ({concept.class_word}) is not in the prompt {prompts[0]!r}; "
+                f"write {concept.word} where it should appear"
+            )
+    preset = SAMPLING.get(base.architecture, {"steps": 50, "guidance": 7.5})
+    height, width = size or (base.size, base.size)
+    grain = base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
+    if height < grain or width < grain or height % grain or width % grain:
+        raise SemblantError(f"height and width must be multiples of {grain} pixels for {base.name}; got {height}x{width}")
+    view = base.patched(*patches_of(base, concepts), *patches)
+    wanted = [(text, seed + k) for text in prompts for k in range(n)]
+    images: list[Image.Image] = []
+    for start in range(0, len(wanted), AT_ONCE):
+        some = wanted[start : start + AT_ONCE]
+        x = noise(base, [s for _, s in some], (height, width))
+        branches = Branches.of(view.text([text for text, _ in some]), view.text(negative))
+        latents = sample_latents(
+            view,
+            x,
+            branches,
+            steps=preset["steps"] if steps is None else steps,
+            guidance=preset["guidance"] if guidance is None else guidance,
+            solve=solver,
+            progress=progress,
+        )
+        images += [to_image(picture) for picture in view.decode(latents)]
+    return images
+
+
+def measure(
+    images: Sequence[Image.Image],
+    *,
+    subject: Subject | Sequence[Image.Image] | None = None,
+    prompt: str | Sequence[str] = "",
+    trained_on: Sequence[Image.Image] | None = None,
+) -> Scores:
+    """Measure pictures with the judges that no method may use: see `semblant.metrics.report`."""
+    references = subject.images if isinstance(subject, Subject) else subject
+    return measure_images(
+        list(images), subject=list(references) if references else None, prompt=prompt, trained_on=trained_on
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [v for v in values if v == v]
+    return sum(finite) / len(finite) if finite else float("nan")
+
+
+__all__ = ["fit", "load", "measure", "method", "patches_of", "sample"]

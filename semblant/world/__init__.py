@@ -1,0 +1,1 @@
+"""The labelled world: people in scenes, drawn with every answer known."""

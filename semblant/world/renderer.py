@@ -1,0 +1,185 @@
+"""Scenes in, pictures out, every label with them: `render([scene]).image[0]`.
+
+The same scenes give the same picture, bit by bit, on one machine. All chance comes from `scene.seed` through draws keyed by
+their purpose, so that one fact changed leaves everything it does not cause as it was.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from semblant.errors import SemblantError
+from semblant.world.figure import draw_person, outline
+from semblant.world.looks import LINE, RELIEF, style
+from semblant.world.scene import Scene
+from semblant.world.shapes import BACK_HAIR, HAND, OBJECT, OWNER, PARTS, Canvas
+from semblant.world.stage import draw_backgrounds, ground_depth, light
+from semblant.world.traits import UNIT, ZOOM, Traits, size_of
+
+__all__ = ["PARTS", "Render", "render"]
+
+AT_ONCE = 32
+"""Pictures drawn together: enough to share the cost of a call, few enough to stay in the cache."""
+MOST_PEOPLE = 6
+NEAR = {
+    "nose": 0.24,
+    "skin": 0.27,
+    "hair": 0.28,
+    "hat": 0.27,
+    "eye_g": 0.25,
+    "cloth": 0.33,
+    "neck": 0.32,
+    "neck_l": 0.31,
+}
+"""Depth of a part of the first person; other face parts lie at 0.26."""
+
+
+@dataclass(frozen=True)
+class Render:
+    """A batch of pictures and their answers. People beyond a scene's own have empty masks and zero boxes."""
+
+    image: Float[Tensor, "batch 3 size size"]
+    """Colours in 0..1."""
+    parts: UInt8[Tensor, "batch size size"]
+    """Index into `PARTS` of what is seen."""
+    instances: Bool[Tensor, "batch people size size"]
+    """What is seen of each person."""
+    amodal: Bool[Tensor, "batch people size size"]
+    """What each person covers, hidden or not."""
+    boxes: Float[Tensor, "batch people 4"]
+    """Face boxes x0, y0, x1, y1 in pixels: forehead to chin, ear to ear."""
+    landmarks: Float[Tensor, "batch people 5 2"]
+    """Picture-left eye, picture-right eye, nose tip, left and right mouth corner, in pixels x, y."""
+    sketch: Float[Tensor, "batch 1 size size"]
+    """Dark lines (0) on white (1)."""
+    depth: Float[Tensor, "batch 1 size size"]
+    """0 near .. 1 far."""
+
+
+def depth_table(device: torch.device) -> Tensor:
+    """Depth of every layer code."""
+    table = torch.full((256,), 1.0, device=device)
+    for owner in range(256 // OWNER):
+        step = -0.02 * owner
+        for i, part in enumerate(PARTS):
+            table[owner * OWNER + i] = NEAR.get(part, 0.26) + step
+        table[owner * OWNER + OBJECT], table[owner * OWNER + HAND], table[owner * OWNER + BACK_HAIR] = (
+            0.18 + step,
+            0.17 + step,
+            0.37 + step,
+        )
+    return table
+
+
+def part_table(device: torch.device) -> Tensor:
+    """Face part of every layer code."""
+    own = [*range(len(PARTS)), 0, 0, PARTS.index("hair")]
+    return torch.tensor((own + [0] * (OWNER - len(own))) * (256 // OWNER), dtype=torch.uint8, device=device)
+
+
+def draw(scenes: Sequence[Scene], size: int, device: torch.device, labels: bool) -> Render:
+    """Scenes that share camera and number of people."""
+    batch, people = len(scenes), len(scenes[0].people)
+    centres = (torch.arange(size, device=device) + 0.5) / size
+    lines = torch.tensor([LINE[s.style] * max(size / 128, 0.75) for s in scenes], device=device)[:, None, None]
+    wants_ink = labels or any(s.style != "photo" and s.style != "oil painting" for s in scenes)
+    blank = torch.zeros(batch, size, size, device=device)
+    canvas = Canvas(
+        image=torch.zeros(3, batch, size, size, device=device),
+        ink=blank.clone() if wants_ink else None,
+        layer=torch.zeros(batch, size, size, dtype=torch.uint8, device=device) if labels else None,
+        touched=None,
+        x=centres[None, None, :],
+        y=centres[None, :, None],
+        per=torch.full((batch, 1, 1), float(size), device=device),
+        line=lines,
+        relief=torch.tensor([RELIEF[s.style] for s in scenes], device=device)[:, None, None],
+    )
+    draw_backgrounds(canvas, scenes)
+    covered, boxes, landmarks = [], [], []
+    unit = UNIT[scenes[0].camera] * (1 + ZOOM) * size_of(people)
+    for slot in range(people):
+        traits = Traits.of(scenes, slot, device)
+        layer = canvas.scaled(traits.unit * size)
+        # Code 0 stays bare background: the first person's owner number is 1.
+        layer.owner = (slot + 1) * OWNER
+        layer.touched = torch.zeros(batch, size, size, dtype=torch.bool, device=device) if labels else None
+        draw_person(layer, traits, unit)
+        if layer.touched is not None:
+            box, points = outline(traits)
+            covered.append(layer.touched)
+            boxes.append(box * size)
+            landmarks.append(points * size)
+    image = light(canvas.image, scenes, canvas.x, canvas.y)
+    lined = canvas.ink
+    image = style(canvas, scenes).transpose(0, 1).contiguous()
+    none = torch.zeros(batch, 0, device=device)
+    if canvas.layer is None or lined is None:
+        empty = blank.new_zeros(batch, 0, 0)
+        mask = torch.zeros(batch, 0, 0, 0, dtype=torch.bool, device=device)
+        byte = empty.to(torch.uint8)
+        return Render(
+            image, byte, mask, mask, none.view(batch, 0, 4), none.view(batch, 0, 5, 2), empty[:, None], empty[:, None]
+        )
+    code = canvas.layer.long()
+    depth = torch.where(code == 0, ground_depth(canvas, scenes), depth_table(device)[code])
+    kind = code % OWNER
+    own = torch.where(kind == OBJECT, 0, code // OWNER)
+    masks = [own == slot + 1 for slot in range(people)]
+    shape = (batch, people)
+    return Render(
+        image=image,
+        parts=part_table(device)[code],
+        instances=torch.stack(masks, 1)
+        if masks
+        else torch.zeros(batch, 0, size, size, dtype=torch.bool, device=device),
+        amodal=torch.stack(covered, 1)
+        if covered
+        else torch.zeros(batch, 0, size, size, dtype=torch.bool, device=device),
+        boxes=torch.stack(boxes, 1) if boxes else none.view(*shape, 4),
+        landmarks=torch.stack(landmarks, 1) if landmarks else none.view(*shape, 5, 2),
+        sketch=1 - lined[:, None],
+        depth=depth[:, None],
+    )
+
+
+def widen(field: Tensor, people: int) -> Tensor:
+    """Pad axis 1 with zeros up to `people`."""
+    missing = people - field.shape[1]
+    return field if missing <= 0 else torch.cat([field, field.new_zeros(field.shape[0], missing, *field.shape[2:])], 1)
+
+
+@torch.no_grad()
+def render(scenes: Sequence[Scene], size: int = 128, device: str | torch.device = "cpu", labels: bool = True) -> Render:
+    """Draw scenes at `size` x `size` pixels. Without `labels` only `image` is filled, the rest is empty, and it is faster.
+
+    Raises SemblantError for a size under 16 or more than six people in a scene.
+    """
+    device = torch.device(device)
+    if size < 16:
+        raise SemblantError(f"a picture of {size} px shows nobody; ask for 16 px or more (128 is the usual size)")
+    crowd = max((len(s.people) for s in scenes), default=0)
+    if crowd > MOST_PEOPLE:
+        raise SemblantError(f"a scene has {crowd} people; at most {MOST_PEOPLE} fit side by side")
+    groups: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for i, scene in enumerate(scenes):
+        groups[scene.camera, len(scene.people)].append(i)
+    chunks = [which[i : i + AT_ONCE] for which in groups.values() for i in range(0, len(which), AT_ONCE)]
+    drawn = [draw([scenes[i] for i in which], size, device, labels) for which in chunks]
+    if not drawn:
+        drawn = [draw([Scene(people=())], size, device, labels)]
+        return Render(**{f.name: getattr(drawn[0], f.name)[:0] for f in fields(Render)})
+    order = torch.tensor([i for which in chunks for i in which], device=device).argsort()
+    fields_out = {}
+    for f in fields(Render):
+        pieces = [getattr(r, f.name) for r in drawn]
+        if labels and f.name in ("instances", "amodal", "boxes", "landmarks"):
+            pieces = [widen(p, crowd) for p in pieces]
+        fields_out[f.name] = torch.cat(pieces)[order]
+    return Render(**fields_out)

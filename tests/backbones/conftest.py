@@ -1,0 +1,21 @@
+"""One small base for the tests of this layer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from semblant.backbones.base import Base
+from semblant.backbones.loading import miniature
+
+
+@pytest.fixture(scope="session")
+def base() -> Base:
+    """A random base with seven cross- and seven self-attention sites."""
+    return miniature()
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    """Two latents."""
+    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))

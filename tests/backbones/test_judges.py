@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from semblant.backbones import judges as networks
+from semblant.backbones.faces import (
+    MARGIN,
+    RISE,
+    WHOLE,
+    Face,
+    as_pictures,
+    crops,
+    frame_of,
+    frames_of,
+    largest,
+    overlap,
+)
+from semblant.errors import FileProblem, SemblantError
+
+VALUES = {"hat": ("none", "cap", "helmet"), "glasses": ("none", "glasses")}
+
+
+def small_judges() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    look = {"picture": (4, 6, 8), "face": (4, 6, 8), "stem": 4, "dim": 8}
+    return {
+        "detector": networks.Detector((4, 6, 8, 8)),
+        "identity": networks.Identity((4, 6, 8), (0, 1, 0), dim=16),
+        "attributes": networks.Attributes(VALUES, **look),
+        "clip": networks.Clip(["a", "red", "hat", "blue"], width=8, layers=1, out=16, **look),
+    }
+
+
+def answer(judge: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    frames = torch.tensor([WHOLE]).expand(len(images), -1)
+    if isinstance(judge, networks.Detector):
+        return judge(images)
+    if isinstance(judge, networks.Clip):
+        return torch.cat([judge.images(images, frames), judge.texts(["a red hat", "blue"])])
+    if isinstance(judge, networks.Attributes):
+        return torch.cat([*judge(images, frames).values(), judge.features(images)], 1)
+    return judge(images, frames)
+
+
+def used(judge: nn.Module) -> nn.Module:
+    """With running statistics that differ from their start, as after training."""
+    judge.train()
+    with torch.no_grad():
+        for _ in range(3):
+            answer(judge, torch.rand(4, 3, 128, 128))
+    return judge.eval()
+
+
+@pytest.mark.parametrize("kind", networks.KINDS)
+def test_folding_changes_no_answer(kind):
+    judge, images = used(small_judges()[kind]), torch.rand(2, 3, 128, 128)
+    folded = networks.fold(judge)
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in folded.modules())
+    torch.testing.assert_close(answer(folded, images), answer(judge, images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", networks.KINDS)
+def test_saved_and_loaded_it_says_the_same(kind, tmp_path):
+    judge, images = used(small_judges()[kind]), torch.rand(2, 3, 128, 128)
+    networks.save(judge, tmp_path / "deep" / "judge.safetensors")
+    with safe_open(tmp_path / "deep" / "judge.safetensors", framework="pt") as file:
+        assert all(file.get_tensor(name).dtype == torch.float16 for name in file.keys())  # noqa: SIM118
+    loaded = networks.load(tmp_path / "deep" / "judge.safetensors")
+    assert loaded.config == judge.config and not any(p.requires_grad for p in loaded.parameters())
+    torch.testing.assert_close(answer(loaded, images), answer(judge, images), rtol=0.02, atol=0.02)
+
+
+def test_what_is_no_judge_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(FileProblem, match="make embedded"):
+        networks.load(tmp_path / "none.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors", {"format": "semblant/1"})
+    with pytest.raises(FileProblem, match="semblant/1"):
+        networks.load(tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(FileProblem, match="text.safetensors"):
+        networks.load(tmp_path / "text.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["identity", "attributes", "clip"])
+def test_a_picture_receives_gradients(kind):
+    images = torch.rand(1, 3, 128, 128, requires_grad=True)
+    # the squared sum of unit vectors is constant, a weighted sum is not
+    found = answer(small_judges()[kind].eval(), images)
+    (found * torch.linspace(0, 1, found.numel()).view(found.shape)).sum().backward()
+    assert images.grad is not None and images.grad.abs().sum() > 0
+
+
+def test_identity_and_clip_give_unit_vectors():
+    for kind in ("identity", "clip"):
+        norms = answer(small_judges()[kind].eval(), torch.rand(2, 3, 128, 128)).norm(dim=-1)
+        torch.testing.assert_close(norms, torch.ones_like(norms))
+
+
+def detector_that_sees(monkeypatch: pytest.MonkeyPatch, *cells: tuple[int, int, float, float]) -> networks.Detector:
+    """`cells`: x, y, logit and half of the box's side, in cells."""
+    raw = torch.full((1, 15, 16, 16), -9.0)
+    raw[:, 1:] = 0
+    for x, y, logit, half in cells:
+        raw[0, 0, y, x] = logit
+        raw[0, 1:5, y, x] = half
+        raw[0, 5:7, y, x] = -0.5  # the first landmark, half a cell up and left
+    detector = networks.Detector()
+    monkeypatch.setattr(detector, "forward", lambda images: raw)
+    return detector
+
+
+def test_a_peak_becomes_a_face_in_pixels_of_the_picture(monkeypatch):
+    (faces,) = detector_that_sees(monkeypatch, (4, 7, 3.0, 2.0)).detect(torch.zeros(1, 3, 128, 128))
+    (face,) = faces
+    assert face.box == pytest.approx((20.0, 44.0, 52.0, 76.0))  # cells of 8 px, centre (4.5, 7.5)
+    assert face.score == pytest.approx(1 / (1 + math.exp(-3)))
+    assert face.landmarks[0] == pytest.approx((32.0, 56.0)) and len(face.landmarks) == 5
+    assert face.area == pytest.approx(32 * 32)
+
+
+def test_two_heads_are_two_faces_and_one_head_is_one(monkeypatch):
+    (faces,) = detector_that_sees(monkeypatch, (3, 7, 2.0, 2.0), (12, 7, 4.0, 2.5)).detect(torch.zeros(1, 3, 64, 64))
+    assert [round(face.box[0]) for face in faces] == [40, 6]  # the surer one first
+    assert largest(faces) is faces[0]
+    (faces,) = detector_that_sees(monkeypatch, (7, 7, 2.0, 4.0), (9, 7, 4.0, 4.0)).detect(torch.zeros(1, 3, 64, 64))
+    assert len(faces) == 1
+    (faces,) = detector_that_sees(monkeypatch, (7, 7, -1.0, 4.0)).detect(torch.zeros(1, 3, 64, 64))
+    assert faces == [] and largest(faces) is None
+
+
+def test_overlap_of_boxes():
+    a = torch.tensor([[0.0, 0, 2, 2], [0, 0, 1, 1], [0, 0, 2, 2]])
+    b = torch.tensor([[1.0, 0, 3, 2], [5, 5, 6, 6], [0, 0, 2, 2]])
+    assert overlap(a, b).tolist() == pytest.approx([1 / 3, 0, 1])
+
+
+def landmarks_at(angle: float) -> torch.Tensor:
+    """A face whose middle is the origin, its eyes above its mouth, leaning by `angle`."""
+    upright = torch.tensor([[-10.0, -8], [10, -8], [0, 0], [-6, 10], [6, 10]])
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return upright @ turn.T
+
+
+@pytest.mark.parametrize("angle", [-0.4, 0.0, 0.3])
+def test_a_frame_leans_with_the_head(angle):
+    box = torch.tensor([[40.0, 40, 80, 90]])
+    frame = frames_of(box, landmarks_at(angle)[None] + torch.tensor([60.0, 65]), 128)[0]
+    rise = RISE * 50 / 128
+    wanted = [60 / 128 + rise * math.sin(angle), 65 / 128 - rise * math.cos(angle), 25 * MARGIN / 128, angle]
+    assert frame.tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_whole_picture_as_a_frame_is_the_picture():
+    image = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(crops(image, torch.tensor([[0.5, 0.5, 0.5, 0.0]]), 32), image, rtol=1e-5, atol=1e-5)
+
+
+def test_a_crop_turns_the_head_upright():
+    # a picture that is dark above the line through its middle that leans to the right by 0.5, and light below
+    y, x = torch.meshgrid(torch.arange(64.0) - 31.5, torch.arange(64.0) - 31.5, indexing="ij")
+    below = (-math.sin(0.5) * x + math.cos(0.5) * y > 0).float().expand(1, 3, 64, 64)
+    crop = crops(below, torch.tensor([[0.5, 0.5, 0.3, 0.5]]), 32)[0, 0]
+    assert crop[:14].max() < 0.01 and crop[18:].min() > 0.99
+
+
+def test_no_face_is_framed_by_the_middle():
+    assert frame_of(None, 128).tolist() == [pytest.approx(list(WHOLE))]
+    face = Face((10, 10, 50, 50), 1.0, tuple((float(x), float(y)) for x, y in landmarks_at(0.0) + 30))
+    assert frame_of(face, 100)[0, 2] == pytest.approx(0.2 * MARGIN)
+
+
+def test_pictures_come_as_pil_tensors_or_both():
+    red = Image.new("RGB", (40, 20), (255, 0, 0))
+    pictures = as_pictures([red, torch.zeros(3, 128, 128)])
+    assert pictures.shape == (2, 3, 128, 128) and pictures[0, 0].min() > 0.99 and pictures[0, 1:].max() == 0
+    assert as_pictures(red).shape == as_pictures(torch.zeros(3, 50, 50)).shape == (1, 3, 128, 128)
+
+
+def test_a_tall_picture_keeps_its_top():
+    tall = torch.zeros(3, 200, 100)
+    tall[:, :20] = 1
+    shown = as_pictures(tall, 100)
+    assert shown[0, 0, :9, 50].min() > 0.99 and shown[0, 0, 11:, 50].max() < 0.01
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.rand(3, 8, 8) * 255, torch.rand(1, 8, 8), [], "photo.png", torch.zeros(3, 8, 8).byte()]
+)
+def test_other_things_are_refused(wrong):
+    with pytest.raises(SemblantError, match=r"picture"):
+        as_pictures(wrong)
+
+
+def test_unknown_words_and_padding_say_nothing():
+    tower = small_judges()["clip"].eval()
+    alone = tower.texts(["a red hat"])
+    assert torch.allclose(alone, tower.texts(["A RED zzz hat!"]))
+    together = tower.texts(["a red hat", "a a a a a a a a a blue hat"])
+    torch.testing.assert_close(together[:1], alone, rtol=1e-4, atol=1e-5)
+    assert tower.texts(["", "zzz"]).isfinite().all()
+
+
+def test_word_order_matters():
+    tower = small_judges()["clip"].eval()
+    one, other = tower.texts(["red hat blue", "blue hat red"])
+    assert not torch.allclose(one, other, atol=1e-4)
+
+
+def test_features_of_equal_pictures_are_equal_and_distances_bounded():
+    reader = small_judges()["attributes"].eval()
+    seen = reader.features(torch.stack([torch.zeros(3, 128, 128), torch.zeros(3, 128, 128), torch.rand(3, 128, 128)]))
+    assert torch.equal(seen[0], seen[1])
+    assert 0 < (seen[0] - seen[2]).square().sum() <= 4
+
+
+shipped = pytest.mark.skipif(not (networks.weights_folder() / "card.json").exists(), reason="no judges are shipped yet")
+
+
+@shipped
+@pytest.mark.parametrize("which", ["A", "B"])
+def test_shipped_judges_load(which):
+    judges = networks.load_judges(which)
+    assert judges.strangers.norm(dim=-1).sub(1).abs().max() < 0.01
+    assert {"same_person", "clip_threshold", "copy_distance", "gates"} <= judges.card.keys()
+
+
+@shipped
+def test_shipped_judges_are_small():
+    assert sum(path.stat().st_size for path in networks.weights_folder().iterdir()) < 8 * 2**20
+
+
+@shipped
+def test_the_two_copies_share_no_shape():
+    a, b = networks.load_judges("A"), networks.load_judges("B")
+    for part in ("identity", "attributes", "clip"):
+        assert getattr(a, part).config != getattr(b, part).config

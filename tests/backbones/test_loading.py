@@ -1,0 +1,175 @@
+"""Bases from folders and pipelines."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+
+from semblant.backbones.base import Base
+from semblant.backbones.loading import load, miniature
+from semblant.backbones.moment import Moment
+from semblant.errors import FileProblem, SemblantError
+from semblant.patches.words import LearnedWord
+from semblant.sampling.loop import Branches, sample_latents
+
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+AT = Moment.of(torch.tensor([500]))
+
+
+@pytest.fixture
+def folder(base, tmp_path):
+    base.unet.save_pretrained(tmp_path / "unet")
+    base.autoencoder.save_pretrained(tmp_path / "vae")
+    base.text_encoder.save_pretrained(tmp_path / "text_encoder")
+    base.tokenizer.save_pretrained(tmp_path / "tokenizer")
+    DDIMScheduler(**SCHEDULER).save_pretrained(tmp_path / "scheduler")
+    return tmp_path
+
+
+@torch.no_grad()
+def test_a_folder_is_the_base_it_was_saved_from(base, folder, x):
+    loaded = load(folder)
+    prompt = "a photo of a zebra, (smiling:1.3)"
+    assert loaded.hashes() == base.hashes()
+    assert loaded.text(prompt).rows[0].ids == base.text(prompt).rows[0].ids
+    assert torch.equal(loaded.denoise(x[:1], AT, loaded.text(prompt)), base.denoise(x[:1], AT, base.text(prompt)))
+    assert torch.equal(loaded.encode(loaded.decode(x)), base.encode(base.decode(x)))
+    assert torch.allclose(loaded.schedule.alphas, base.schedule.alphas, atol=1e-7)
+    assert (loaded.size, loaded.factor, loaded.channels, loaded.extra_channels) == (16, 2, 4, 0)
+    assert loaded.prediction == "epsilon" and loaded.name == folder.name
+
+
+def test_half_precision_files_become_float32(base, folder):
+    loaded = load(folder)
+    for part, name in ((loaded.unet, "unet"), (loaded.autoencoder, "vae"), (loaded.text_encoder, "text_encoder")):
+        part.half().save_pretrained(folder / name)
+    again = load(folder)
+    assert {weight.dtype for _, weight in again.named_parameters()} == {torch.float32}
+
+
+def test_what_a_folder_says_of_its_prediction_holds(folder):
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
+    assert load(folder).prediction == "v_prediction"
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
+def test_a_folder_without_a_part_is_refused(folder, part):
+    (folder / part).rename(folder / "elsewhere")
+    with pytest.raises(FileProblem, match=f"lacks {part}"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "scheduler/scheduler_config.json",
+    ],
+)
+@pytest.mark.parametrize("damage", ["missing", "garbage"])
+def test_a_damaged_folder_is_refused(folder, file, damage):
+    path = folder / file
+    assert path.exists()
+    path.unlink()
+    if damage == "garbage":
+        path.write_bytes(b"no such thing")
+    with pytest.raises(FileProblem, match="cannot be loaded as a base"):
+        load(folder)
+
+
+def test_no_folder_is_refused(tmp_path):
+    with pytest.raises(FileProblem, match="no base at"):
+        load(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def pipeline():
+    """A pipeline of a miniature's weights, never touched by a Base."""
+    parts, copy = miniature(seed=3), miniature(seed=3)
+    unet = type(parts.unet).from_config(parts.unet.config)
+    unet.load_state_dict(copy.unet.state_dict())
+    made = StableDiffusionPipeline(
+        vae=parts.autoencoder,
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        unet=unet.eval(),
+        scheduler=DDIMScheduler(**SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+PROMPTS, NEGATIVE = ["a photo of an old dog", "the beach"], "a cup"
+
+
+def run(pipeline, x, output_type="latent"):
+    settings = {"num_inference_steps": 6, "guidance_scale": 7.5, "height": 16, "width": 16}
+    negative = [NEGATIVE] * len(x)
+    return pipeline(PROMPTS, negative_prompt=negative, latents=x, output_type=output_type, **settings).images
+
+
+def test_a_wrapped_pipeline_samples_what_it_sampled(pipeline, x):
+    expected, picture = run(pipeline, x), run(pipeline, x, "pt")
+    base = Base.wrap(pipeline)
+    branches = Branches.of(base.text(PROMPTS), base.text(NEGATIVE))
+    latents = sample_latents(base, x, branches, steps=6, guidance=7.5)
+    assert (latents - expected).abs().max() < 1e-4
+    with torch.no_grad():
+        assert ((base.decode(latents) / 2 + 0.5).clamp(0, 1) - picture).abs().max() < 1e-4
+
+    view = base.patched(LearnedWord("<v>", torch.randn(1, 7, 2, 1, base.width), base.token_row("dog")))
+    sample_latents(view, x, Branches.of(view.text("a <v>").repeat(2), view.text("")), steps=1)
+    assert torch.equal(run(pipeline, x), expected), "the pipeline works as before"
+    assert Base.wrap(pipeline).hashes() == base.hashes(), "and can be wrapped again"
+
+
+def test_a_pipeline_without_a_text_encoder_is_refused(pipeline):
+    pipeline.text_encoder = None
+    with pytest.raises(SemblantError, match="lacks text_encoder"):
+        Base.wrap(pipeline)
+
+
+def test_a_schedule_of_zero_signal_is_refused(pipeline):
+    pipeline.scheduler = DDIMScheduler(**SCHEDULER, rescale_betas_zero_snr=True)
+    with pytest.raises(SemblantError, match="rescale_betas_zero_snr"):
+        Base.wrap(pipeline)
+
+
+@torch.no_grad()
+def test_the_autoencoder_is_scaled_as_diffusers_does(base):
+    picture = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    vae: AutoencoderKL = base.autoencoder
+    posterior, scale = vae.encode(picture).latent_dist, vae.config.scaling_factor
+    mean, deviation = base.posterior(picture)
+    assert torch.equal(base.encode(picture), posterior.mean * scale)
+    assert torch.allclose(deviation, posterior.std * scale)
+    assert torch.equal(base.decode(mean), vae.decode(mean / scale).sample)
+    draws = [base.encode(picture, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    assert ((draws[0] - mean).abs() < 6 * deviation).all()
+
+
+def test_a_miniature_is_the_same_every_time_and_leaves_randomness_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = miniature(seed=1)
+    assert torch.equal(torch.rand(1), expected)
+    assert first.hashes() == miniature(seed=1).hashes() != miniature(seed=2).hashes()

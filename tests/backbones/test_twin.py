@@ -1,0 +1,40 @@
+"""Twins of a network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from semblant.backbones.twin import twin
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), nn.Linear(3, 2))
+
+
+def test_a_twin_has_its_own_weights_and_hooks_and_shares_the_rest(network):
+    x, seen = torch.ones(1, 2), []
+    before = network(x)
+    weight = torch.zeros(3, 2)
+    made = twin(network, {"0.0.weight": weight}, {"1": [lambda _m, _i, out: out + 1], "": [lambda *_: seen.append(1)]})
+    assert torch.equal(made(x), network[1](network[0][0].bias.relu()[None]) + 1)
+    assert seen == [1]
+    assert torch.equal(network(x), before) and seen == [1]
+    assert made[0][0].weight is weight and made[0][0].bias is network[0][0].bias
+    assert made[0][1] is network[0][1], "what does not change is not copied"
+    assert made[1].weight is network[1].weight
+
+
+def test_a_twin_keeps_the_networks_own_hooks(network):
+    network[1].register_forward_hook(lambda _m, _i, out: out * 2)
+    made = twin(network, {}, {"1": [lambda _m, _i, out: out + 1]})
+    assert torch.allclose(made(torch.ones(1, 2)), network(torch.ones(1, 2)) + 1)
+
+
+@pytest.mark.parametrize("name", ["0.0.wait", "0.7.weight"])
+def test_an_unknown_name_is_refused(network, name):
+    with pytest.raises(KeyError):
+        twin(network, {name: torch.zeros(1)}, {})

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import io
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semblant.backbones import judges as networks
+from semblant.embedded import gates, judge_bank, judge_steps
+from semblant.embedded import judges as recipe
+from semblant.errors import SemblantError
+from semblant.world.captions import read
+from semblant.world.facts import VALUES
+from semblant.world.scene import draw_scene, person_of
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a bank of 24 pictures."""
+    folder = tmp_path_factory.mktemp("work")
+    judge_bank.fill(folder / "bank", "train", 24)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bank(work):
+    return judge_bank.fill(work / "bank", "train", 24)
+
+
+def test_a_bank_is_drawn_once(work, bank, monkeypatch):
+    monkeypatch.setattr(judge_bank, "draw", None)
+    again = judge_bank.fill(work / "bank", "train", 24)
+    assert torch.equal(again.images, bank.images) and len(bank) == 24
+    boxes = bank.boxes
+    assert (boxes[:, 2:] > boxes[:, :2]).all() and boxes.min() > -32 and boxes.max() < 160
+    for points in bank.landmarks.unbind(1):
+        assert ((points > boxes[:, :2]) & (points < boxes[:, 2:])).float().mean() > 0.9
+
+
+def test_a_bank_keeps_what_the_autoencoder_gives_back(tmp_path):
+    back = judge_bank.fill(tmp_path, "tune", 8, round_trip=lambda x: 1 - x)
+    assert len(back.round_trips) == 2
+    assert torch.equal(back.round_trips, 255 - back.images[:2])
+
+
+def test_pictures_of_one_person_follow_each_other(bank):
+    assert torch.equal(bank.people[0], bank.people[1]) and not torch.equal(bank.people[1], bank.people[2])
+    assert bank.scenes[0] != bank.scenes[1]
+
+
+def test_what_is_not_drawn_is_no_part_of_a_person():
+    person = replace(person_of("train", 0), mole_size=0.2, freckles=0.4)
+    hidden = replace(person, mole_x=1 - person.mole_x, mole_size=0.1, freckles=0.1)
+    assert judge_bank.parameters(person) == judge_bank.parameters(hidden)
+    assert judge_bank.parameters(person) != judge_bank.parameters(replace(hidden, mole_size=0.9))
+    assert judge_bank.parameters(person) != judge_bank.parameters(replace(person, skin=1 - person.skin))
+
+
+def test_projection_keeps_distances():
+    project = judge_steps.person_projection(3, 47)
+    people = torch.randn(5, 47)
+    torch.testing.assert_close(torch.cdist(people @ project, people @ project), torch.cdist(people, people))
+
+
+def test_labels_leave_out_what_is_hidden():
+    scene = draw_scene(random.Random(0), person_of("train", 0), glasses="sunglasses", hat="none", style="photo", camera="portrait")
+    named = dict(zip(judge_bank.FACTS, judge_bank.labels(scene), strict=True))
+    assert named["eyes"] == -1 and named["hat colour"] == -1
+    assert VALUES["glasses"][named["glasses"]] == "sunglasses"
+
+
+def test_a_contradiction_needs_a_claim_and_a_picture_that_shows_otherwise():
+    named, true = torch.tensor([[1, -1], [0, 2]]), torch.tensor([[1, 0], [0, -1]])
+    assert judge_bank.contradicted(named, true).tolist() == [[False, True], [True, False]]
+
+
+def test_a_changed_caption_is_false_in_one_fact(bank):
+    rng = random.Random(0)
+    for scene, true in zip(bank.scenes, bank.labels, strict=True):
+        texts, named = judge_bank.captioned(scene, rng)
+        assert len(texts) == 1 + judge_bank.NEGATIVES
+        rows = torch.tensor(named)
+        assert not judge_bank.contradicted(rows[:1], true[None]).any()
+        for text, row in zip(texts[1:], rows[1:], strict=True):
+            assert (row != rows[0]).sum() == (text != texts[0])
+            said = read(text).facts
+            assert all(VALUES[f].index(v) == row[judge_bank.FACTS.index(f)] for f, v in said.items())
+
+
+@pytest.mark.parametrize("quality", [30, 60, 90])
+def test_jpeg_is_that_of_pil(bank, quality):
+    image = bank.pictures(torch.tensor([0]))
+    pixels = Image.fromarray((image[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    file = io.BytesIO()
+    pixels.save(file, "JPEG", quality=quality)
+    wanted = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
+    ours = judge_bank.jpeg(image, quality)[0]
+    assert (ours - wanted).abs().mean() < 0.4 * (image[0] - wanted).abs().mean()
+
+
+def test_worsened_pictures_stay_pictures(bank):
+    images = bank.pictures(torch.arange(24))
+    worse = judge_bank.degrade(images, torch.Generator().manual_seed(0))
+    moved = (worse - images).abs().mean((1, 2, 3))
+    assert worse.min() >= 0 and worse.max() <= 1 and (moved > 0).sum() > 8 and moved.max() < 0.1
+    assert torch.equal(worse, judge_bank.degrade(images, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("kind", judge_steps.STEPS)
+def test_a_few_steps_lower_the_loss(bank, kind, monkeypatch):
+    monkeypatch.setattr(judge_steps, "BATCH", 8)
+    monkeypatch.setattr(judge_steps, "TWINS", 2)
+    monkeypatch.setattr(judge_steps, "STRANGERS", 16)
+    torch.manual_seed(0)
+    looks = {"picture": (6, 8, 8), "face": (6, 8, 8), "stem": 4, "dim": 16}
+    judge = {
+        "identity": lambda: networks.Identity((6, 8, 16), (0, 0, 0)),
+        "attributes": lambda: networks.Attributes(VALUES, **looks),
+        "clip": lambda: networks.Clip(judge_steps.vocabulary(), width=16, layers=1, **looks),
+        "detector": lambda: networks.Detector((8, 12, 12, 12)),
+    }[kind]()
+    step = judge_steps.STEPS[kind](bank, 0, "cpu")
+    optimizer = torch.optim.Adam(judge.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(14):
+        loss = step(judge, torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0], losses
+
+
+def test_interrupted_training_ends_where_it_would_have(work, bank, tmp_path, monkeypatch):
+    monkeypatch.setattr(judge_steps, "BATCH", 8)
+    monkeypatch.setattr(recipe, "_plan", lambda *_: recipe.Schedule(6, bf16=False))
+    monkeypatch.setattr(recipe, "network", lambda name: networks.Attributes(VALUES, (4, 4), (4, 4), 4, 8))
+    monkeypatch.setattr(recipe, "fill", lambda *_: bank)
+
+    def trained(folder, stop_after=None):
+        if stop_after is not None:
+            real, count = recipe._loss, iter(range(stop_after))
+
+            def until(*args):
+                if next(count, None) is None:
+                    raise KeyboardInterrupt
+                return real(*args)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(recipe, "_loss", until)
+                patch.setattr(recipe, "SAVE_EVERY", 0.0)
+                with pytest.raises(KeyboardInterrupt):
+                    recipe.train_judges(folder / "out", 1, only=("attributes-a",), work=folder)
+        losses = recipe.train_judges(folder / "out", 1, only=("attributes-a",), work=folder)
+        return losses, networks.load(folder / "out" / "attributes-a.safetensors").state_dict()
+
+    losses, whole = trained(tmp_path / "whole")
+    again, resumed = trained(tmp_path / "resumed", stop_after=3)
+    assert losses == again
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_an_unknown_judge_is_refused(tmp_path):
+    with pytest.raises(SemblantError, match="identity-b"):
+        recipe.train_judges(tmp_path, 1, only=("identity-c",), work=tmp_path)
+
+
+def test_judges_fit_into_eight_mebibytes():
+    weights = sum(value.numel() for name in recipe.WEIGHTS for value in recipe.network(name).state_dict().values())
+    assert 2 * weights < 8 * 2**20 - 300_000  # names, vocabularies, strangers
+
+
+def test_crowds_have_faces_where_they_say(bank):
+    images = bank.pictures(torch.arange(24))
+    shown, boxes, points, there = judge_steps._crowd(images, bank, torch.arange(24), torch.Generator().manual_seed(1))
+    assert shown.shape == images.shape and set(there.sum(1).tolist()) == {0.0, 1.0, 2.0}
+    seen = boxes[there.bool()]
+    assert (seen[:, 2:] > seen[:, :2]).all()
+
+
+def test_auc_and_rank_correlation_of_known_numbers():
+    high, low = torch.tensor([0.9, 0.8, 0.4]), torch.tensor([0.5, 0.1])
+    assert gates.auc(high, low) == pytest.approx(5 / 6)
+    assert gates.auc(torch.tensor([0.5]), torch.tensor([0.5])) == 0.5
+    x = torch.tensor([1.0, 2, 3, 4])
+    assert gates.spearman(x, x.exp()) == pytest.approx(1) and gates.spearman(x, -x) == pytest.approx(-1)
+    assert gates.spearman(x, torch.tensor([1.0, 3, 2, 4])) == pytest.approx(0.8)
+
+
+def test_a_look_alike_is_somebody_else_with_the_same_skin_and_hair():
+    person = person_of("heldout", 0)
+    other = gates.look_alike(person, random.Random(0), "heldout")
+    assert (other.skin, other.hair_style, other.hair_colour) == (person.skin, person.hair_style, person.hair_colour)
+    assert other != person and other.jaw != person.jaw
+
+
+def test_a_bar_is_passed_from_above_or_below():
+    assert gates.at_least("a", 0.9, 0.9).passed and not gates.at_least("a", 0.89, 0.9).passed
+    assert gates.at_most("a", 0.1, 0.1).passed and not gates.at_most("a", 0.2, 0.1).passed
+    assert gates.stated("a", 0.0).bar is None
+
+
+def test_the_card_holds_what_was_measured(tmp_path):
+    gates.write_card([gates.at_least("a", 0.5, 0.9)], tmp_path)
+    assert '"a"' in (tmp_path / "card.json").read_text() and '"passed": false' in (tmp_path / "card.json").read_text()

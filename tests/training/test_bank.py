@@ -1,0 +1,92 @@
+"""Banks of latents and prior preservation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from semblant.backbones.base import Base
+from semblant.errors import SemblantError
+from semblant.training.bank import Bank, class_latents, prior_preservation
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(count: int = 3) -> list[Tensor]:
+    return list(torch.rand(count, 3, 16, 16, generator=seeded(5)) * 2 - 1)
+
+
+def flip(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    if torch.rand((), generator=generator) < 0.5:
+        return image.flip(-1), mask.flip(-1)
+    return image, mask
+
+
+def half() -> Tensor:
+    mask = torch.zeros(1, 16, 16)
+    mask[..., :5] = 1
+    return mask
+
+
+def test_draws_are_the_posterior_of_the_pictures(base: Base) -> None:
+    images = pictures()
+    bank = Bank(base, images, generator=seeded(0))
+    mean, deviation = base.posterior(torch.stack(images))
+    assert len(bank) == 3 and torch.equal(bank.means, mean)
+    draws = torch.stack([bank.draw(generator)[0] for generator in [seeded(1)] for _ in range(300)])
+    nearest = torch.cdist(draws.flatten(1), mean.flatten(1)).argmin(1)
+    assert set(nearest.tolist()) == {0, 1, 2}
+    residual = (draws - mean[nearest]) / deviation[nearest]
+    assert abs(float(residual.mean())) < 0.02 and float(residual.std()) == pytest.approx(1, abs=0.02)
+    assert bank.draw(seeded(1))[1] is None
+
+
+def test_masks_shrink_by_area_and_follow_the_augmentation(base: Base) -> None:
+    bank = Bank(base, pictures(1), [half()], size=16, augment=flip, generator=seeded(0))
+    assert len(bank) == 16
+    kinds = {tuple(mask[0, 0].tolist()) for mask in bank.masks}
+    left = (1.0, 1.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0)
+    assert kinds == {left, left[::-1]}
+    flipped = base.posterior(torch.stack([pictures(1)[0], pictures(1)[0].flip(-1)]))[0]
+    for mean, mask in zip(bank.means, bank.masks, strict=True):
+        expected = flipped[int(mask[0, 0, 0] == 0)]
+        assert float((mean - expected).abs().max()) < 1e-5
+
+
+def test_exact_draws_keep_nothing_and_encode_anew(base: Base) -> None:
+    bank = Bank(base, pictures(1), [half()], augment=flip, generator=seeded(0), exact=True)
+    assert len(bank) == bank.bytes == 0
+    generator = seeded(0)
+    drawn = [bank.draw(generator) for _ in range(12)]
+    assert {float(mask[0, 0, 0]) for _, mask in drawn if mask is not None} == {0.0, 1.0}
+    assert drawn[0][0].shape == (4, 8, 8) and not torch.equal(drawn[0][0], drawn[1][0])
+
+
+def test_a_bank_is_small_and_repeats_with_its_seed(base: Base) -> None:
+    banks = [Bank(base, pictures(), size=20, augment=flip, generator=seeded(s)) for s in (0, 0, 1)]
+    assert torch.equal(banks[0].means, banks[1].means) and not torch.equal(banks[0].means, banks[2].means)
+    assert banks[0].bytes == 20 * (4 + 4 + 1) * 8 * 8 * 4
+    assert not banks[0].means.requires_grad
+
+
+def test_no_pictures_are_refused(base: Base) -> None:
+    with pytest.raises(SemblantError, match="at least one picture"):
+        Bank(base, [], generator=seeded(0))
+    with pytest.raises(SemblantError, match="pictures of the class"):
+        prior_preservation([], "a photo of person", seeded(0))
+
+
+def test_class_rows_weigh_as_in_equation_2(base: Base) -> None:
+    latents = class_latents(base, "a photo of person", 3, seed=4, steps=2, batch=2)
+    assert len(latents) == 3 and latents[0].shape == (4, 8, 8)
+    (alone,) = class_latents(base, "a photo of person", 1, seed=5, steps=2)
+    assert float((alone - latents[1]).abs().max()) < 1e-4
+    rows = prior_preservation(latents, "a photo of person", seeded(0), rows=2, subject_rows=4, weight=0.5)
+    assert all(not row.patched and row.prompt == "a photo of person" for row in rows)
+    assert all(any(row.latent is latent for latent in latents) for row in rows)
+    # Mean over 4 rows of loss 1 and 2 weighted rows of loss 3, times 6 / 4, is 1 + 0.5 * 3.
+    total = (4 * 1.0 + sum(row.weight * 3.0 for row in rows)) / 6
+    assert total * 6 / 4 == pytest.approx(1 + 0.5 * 3)

@@ -1,0 +1,56 @@
+"""Choosing a precision by the clock; the clock here is the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from semblant.backbones.base import Base
+from semblant.training import precision
+
+
+def clock_of(base: Base, seconds: dict[torch.dtype, float], monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
+    """A clock that goes on by `seconds` whenever the base denoises in a precision."""
+    now = [0.0]
+    denoise = Base.denoise
+
+    def timed(self: Base, *given: object) -> torch.Tensor:
+        now[0] += seconds[self.compute]
+        return denoise(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Base, "denoise", timed)
+    return lambda: now[0]
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "chosen"), [(0.5, torch.bfloat16), (0.89, torch.bfloat16), (0.91, torch.float32), (2.0, torch.float32)]
+)
+def test_bfloat16_has_to_save_a_tenth(
+    base: Base, monkeypatch: pytest.MonkeyPatch, bfloat16: float, chosen: torch.dtype
+) -> None:
+    clock = clock_of(base, {torch.float32: 1.0, torch.bfloat16: bfloat16}, monkeypatch)
+    assert precision.choose(base, clock=clock) is chosen
+    assert base.compute is torch.float32
+
+
+def test_a_hopeless_convolution_spares_the_network(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_seconds", lambda *_: pytest.fail("the network was run"))
+    monkeypatch.setattr(precision, "_hopeless", lambda *_: True)
+    assert precision.choose(base) is torch.float32
+
+
+def test_the_probe_compares_the_two_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for times, hopeless in [((1.0, 3.0), True), ((1.0, 1.5), False)]:
+        left = iter(times)
+        monkeypatch.setattr(precision, "_best", lambda call, device, clock, left=left: (call(), next(left))[1])
+        assert precision._hopeless(torch.device("cpu"), lambda: 0.0) is hopeless
+
+
+def test_inpainting_bases_are_measured_with_their_extra_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from semblant.backbones.loading import miniature
+
+    wide = miniature(in_channels=9)
+    clock = clock_of(wide, {torch.float32: 1.0, torch.bfloat16: 0.5}, monkeypatch)
+    assert precision.choose(wide, clock=clock) is torch.bfloat16
