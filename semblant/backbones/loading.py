@@ -70,7 +70,7 @@ def from_folder(folder: Path, device: str | torch.device = "cpu", name: str | No
     )
     for part in (base.unet, base.text_encoder, base.autoencoder):
         for weight in part.parameters():
-            # Mapped from a file they lie at odd addresses, where kernels round otherwise than for the base saved there.
+            # Mapped from a file they lie at odd addresses, where some kernels round otherwise.
             weight.data = weight.data.clone()
         part.to(device)
     return base
@@ -98,7 +98,7 @@ def from_pipeline(pipeline: Any, name: str = "pipeline") -> Base:
 
 
 def schedule_of(config: dict[str, Any]) -> Schedule:
-    """The noise schedule of a diffusers scheduler configuration. Raises SemblantError for one that ends in no signal."""
+    """The noise schedule of a diffusers scheduler configuration. Raises SemblantError if it ends without any signal."""
     if config.get("rescale_betas_zero_snr"):
         raise SemblantError(
             "a schedule with rescale_betas_zero_snr ends in pure noise, where a prediction says nothing"

@@ -34,8 +34,10 @@ def settings_table(name: str, kind: type[Method]) -> Table:
 
 
 def listing(
-    family: Annotated[str | None, typer.Argument(help="Only one family, such as tokens.")] = None,
-    base: Annotated[str | None, typer.Option("--base", help="Only what works on a kind of base: sd-1, embedded ...")] = None,
+    family: Annotated[str | None, typer.Argument(metavar="FAMILY", help="Only one family, such as tokens.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Only what works on a kind of base: sd-1, embedded ...")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,
 ) -> None:
     """List the methods: name, family, paper, bases, and how far each is checked."""
@@ -56,7 +58,9 @@ def listing(
         if (family is None or kind.card.family == family) and (base is None or base in kind.card.bases)
     }
     if not chosen:
-        raise SemblantError(f"no method of the family {family!r} works on {base}; `semblant list --base {base}` shows others")
+        raise SemblantError(
+            f"no method of the family {family!r} works on {base}; `semblant list --base {base}` shows others"
+        )
     text = Table(box=None, pad_edge=False)
     for column in ("method", "family", "paper", "bases", "checked against"):
         text.add_column(column, overflow="fold")
@@ -68,7 +72,7 @@ def listing(
 
 
 def show(
-    method: Annotated[str, typer.Argument(help="Name of a method; `semblant list` shows all.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Name of a method; `semblant list` shows all.")],
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,
 ) -> None:
     """Show a method: its paper, what it needs and does, and every setting with its source."""
@@ -103,7 +107,9 @@ def about(kind: type[Method]) -> str:
     return inspect.cleandoc(module.__doc__) if module is not None and module.__doc__ else ""
 
 
-def cite(method: Annotated[str, typer.Argument(help="Name of a method; `semblant list` shows all.")]) -> None:
+def cite(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Name of a method; `semblant list` shows all.")],
+) -> None:
     """Print a method's BibTeX entry."""
     from semblant.methods.index import method_class
 

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from semblant.errors import SemblantError, closest
@@ -41,7 +42,9 @@ def settings(kind: type[Method]) -> list[Setting]:
         hint = hints[field.name]
         choices = tuple(map(str, get_args(hint))) if get_origin(hint) is Literal else ()
         found.append(
-            Setting(field.name, _in_words(hint, choices), field.default, sentences.get(field.name, ""), choices, presets)
+            Setting(
+                field.name, _in_words(hint, choices), field.default, sentences.get(field.name, ""), choices, presets
+            )
         )
     return found
 
@@ -92,7 +95,7 @@ def _sentences(kind: type[Method]) -> dict[str, str]:
         except (OSError, TypeError, SyntaxError):
             continue
         body = tree.body[0].body  # type: ignore[attr-defined]
-        for field, after in zip(body, body[1:], strict=False):
+        for field, after in pairwise(body):
             named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
             text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value
             if named and isinstance(text, str):

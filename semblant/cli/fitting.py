@@ -58,11 +58,15 @@ class WithSettings(TyperCommand):
 
 
 def fit(
-    method: Annotated[str, typer.Argument(help="Name of a method; `semblant list` shows all.")],
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures of the subject, or folders of them.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Name of a method; `semblant list` shows all.")],
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURE...", help="Pictures of the subject, or folders of them.")
+    ],
     word: Annotated[str, typer.Option("--word", help="What the subject is called in prompts, such as `<maya>`.")],
     class_word: Annotated[str, typer.Option("--class-word", help="What it is: person, dog, backpack ...")],
-    out: Annotated[Path | None, typer.Option("--out", help="The concept file to write. Default: WORD.safetensors")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The concept file to write. Default: WORD.safetensors")
+    ] = None,
     base: Annotated[str, typer.Option("--base", help="`embedded`, or a folder in diffusers' layout.")] = "embedded",
     pairs: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of the method's settings; repeatable.")
@@ -72,9 +76,7 @@ def fit(
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="TIME", help="Take as few steps as fit into 60s, 5min or 1h.")
     ] = None,
-    precision: Annotated[
-        str, typer.Option("--precision", help="auto (measured once), float32 or bfloat16.")
-    ] = "auto",
+    precision: Annotated[str, typer.Option("--precision", help="auto (measured once), float32 or bfloat16.")] = "auto",
     face: Annotated[
         str, typer.Option("--face", help="When there are several: ask, largest, none (whole picture), or a number.")
     ] = "ask",
@@ -117,12 +119,17 @@ def fit(
         find_pictures(picture)
     loaded = verbs.load(base)
     subject = Subject.read(
-        pictures, word, class_word, face=face, detector=finder(loaded), consent=consent  # type: ignore[arg-type]
+        pictures,
+        word,
+        class_word,
+        face=face,
+        detector=finder(loaded),
+        consent=consent,  # type: ignore[arg-type]
     )
     warn_of_photographs(terminal, loaded, pictures)
     warn_of_unknown_words(terminal, loaded, class_word)
     settings = verbs.method(method, loaded, **chosen)
-    if not 1 <= (planned := getattr(settings, "steps", 1)):
+    if not (planned := getattr(settings, "steps", 1)) >= 1:
         raise SemblantError(f"a run takes 1 step or more; got steps={planned}")
     if seconds is not None:
         asked = _stored_steps(output.checkpoint) if resume else None
@@ -283,9 +290,10 @@ def _embedding(terminal: Terminal, concept: Concept, file: Path, force: bool) ->
 
 def _verdict(concept: Concept, file: Path, embedding: Path | None) -> str:
     losses, figures = concept.losses, concept.figures
+    first, last = losses.get("first", 0), losses.get("last", 0)
     lines = [
         f"{concept.word} is in {file}, after {concept.steps} steps in {duration(figures.get('seconds', 0))} "
-        f"({figures.get('compute', 'float32')}); loss {losses.get('first', 0):.4f} at first, {losses.get('last', 0):.4f} at last"
+        f"({figures.get('compute', 'float32')}); loss {first:.4f} at first, {last:.4f} at last"
     ]
     if (inside := figures.get("attention inside mask")) is not None:
         lines.append(f"{inside:.0%} of the word's attention lies on the subject")

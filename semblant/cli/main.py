@@ -71,7 +71,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -87,7 +87,9 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
     ] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="On an error, show where in the code it arose.")] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="On an error, show where in the code it arose.")
+    ] = False,
 ) -> None:
     """Teach a text-to-image model who or what is in your pictures; then generate and measure."""
 

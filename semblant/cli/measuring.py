@@ -37,7 +37,8 @@ def measure(
         str | None, typer.Option("--prompt", help="What they should show. Default: the prompt in each picture.")
     ] = None,
     trained_on: Annotated[
-        list[Path] | None, typer.Option("--trained-on", help="Pictures the method learned from; says how many are copied.")
+        list[Path] | None,
+        typer.Option("--trained-on", help="Pictures the method learned from, to count copies."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,

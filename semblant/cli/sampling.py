@@ -39,7 +39,7 @@ class InOrder(TyperCommand):
 
 
 def names_in(args: Sequence[str]) -> list[str | None]:
-    """For every `--concept` the `--as` that follows it. Raises SemblantError for a name without a concept, or a second one."""
+    """For every `--concept` the `--as` that follows it. Raises SemblantError for a name without a concept, or a second."""
     found: list[str | None] = []
     words = iter(args)
     for word in words:
@@ -62,7 +62,7 @@ def names_in(args: Sequence[str]) -> list[str | None]:
 
 def sample(
     ctx: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="What the pictures show; concepts by their words.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the pictures show; concepts by their words.")],
     concepts: Annotated[
         list[str] | None,
         typer.Option("--concept", metavar="FILE[:STRENGTH]", help="A concept, at strength 1 unless given; repeatable."),
@@ -147,7 +147,7 @@ class Given:
 
     @classmethod
     def read(cls, text: str, name: str | None) -> Given:
-        """Read FILE[:STRENGTH]. Raises FileProblem when the file is no concept, SemblantError for a name that is no word."""
+        """Read FILE[:STRENGTH]. Raises FileProblem when it is no concept, SemblantError for a name that is no word."""
         from semblant.data.pictures import digest
         from semblant.data.subject import check_word
         from semblant.training import concepts

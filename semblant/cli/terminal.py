@@ -124,4 +124,3 @@ def duration(seconds: float) -> str:
 def memory(count: int) -> str:
     """Bytes in words."""
     return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
-

@@ -36,7 +36,7 @@ def render(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,
 ) -> None:
-    """Draw pictures: NAME.png, its labels in NAME.json, and its parts in NAME.parts.png (an index into the list in the JSON).
+    """Draw pictures: NAME.png, its labels in NAME.json, and in NAME.parts.png which part each pixel shows.
 
     semblant world render --n 16 --split tune --same-identity --out maya/
     """
@@ -80,7 +80,9 @@ def render(
                 }
                 file.with_suffix(".json").write_text(text_of.dumps(labels, indent=1) + "\n")
             advance(start + len(some), n, "")
-    terminal.answer({"folder": out, "pictures": [file.name for file in files]}, f"{n} picture(s) with labels are in {out}")
+    terminal.answer(
+        {"folder": out, "pictures": [file.name for file in files]}, f"{n} picture(s) with labels are in {out}"
+    )
 
 
 def drawn_scenes(n: int, seed: int, split: Split, same_identity: bool) -> list[Scene]:
@@ -115,7 +117,9 @@ def words(json: Annotated[bool, typer.Option("--json", help="Answer with one JSO
 @world.command()
 def judges(
     people: Annotated[int, typer.Option("--people", min=10, help="Held-out people to measure on.")] = 100,
-    write: Annotated[bool, typer.Option("--write", help="Calibrate anew and keep the results beside the weights.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Calibrate anew and keep the results beside the weights.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,
 ) -> None:

@@ -125,10 +125,8 @@ def clip_step(bank: Bank, seed: int, device: str) -> Step:
         assert isinstance(judge, networks.Clip)
         rows = _rows(bank, generator)
         which = torch.randint(0, 2, (BATCH,), generator=generator)
-        said, facts = (
-            tokens[rows, which].transpose(0, 1).flatten(0, 1),
-            named[rows, which].transpose(0, 1).flatten(0, 1),
-        )
+        changed = torch.randint(1, 1 + NEGATIVES, (BATCH,), generator=generator)
+        said, facts = (torch.cat([table[rows, which, 0], table[rows, which, changed]]) for table in (tokens, named))
         said = said[:, : int((said > 0).sum(1).max())]
         pictures = judge.images(_seen(bank, rows, generator, device), _frames(bank, rows, generator).to(device)).float()
         spoken = F.normalize(judge.words(said.to(device)).float(), dim=-1)
@@ -138,7 +136,7 @@ def clip_step(bank: Bank, seed: int, device: str) -> Step:
         keep = wrong.clone()
         keep[own, own] = True
         logits = logits.masked_fill(~keep, -1e4)
-        mine = torch.stack([logits[own, own], *(logits[own, own + BATCH * k] for k in range(1, 1 + NEGATIVES))], 1)
+        mine = torch.stack([logits[own, own], logits[own, own + BATCH]], 1)
         both = F.cross_entropy(logits, own) + F.cross_entropy(logits[:, :BATCH].T, own)
         return both / 2 + F.cross_entropy(mine, torch.zeros_like(own))
 

@@ -162,15 +162,19 @@ def _loss(judge: nn.Module, step: Step, seed: int, at: int, bf16: bool) -> Tenso
 
 
 def _plan(judge: nn.Module, step: Step, minutes: float, seed: int) -> Schedule:
-    """Time a few steps in both precisions, without learning from them."""
+    """Time a few steps in both precisions, without learning from them: time of the processor, so that a busy machine
+    trains no less."""
+    on_cpu = next(judge.parameters()).device.type == "cpu"
+    clock = time.process_time if on_cpu else time.monotonic
+    threads = torch.get_num_threads() if on_cpu else 1
     kept = {name: value.clone() for name, value in judge.state_dict().items()}
     speed = {}
     for bf16 in (False, True):
         for at in range(4):
             if at == 1:
-                start = time.monotonic()
+                start = clock()
             _loss(judge, step, seed, at, bf16).backward()
-        speed[bf16] = (time.monotonic() - start) / 3
+        speed[bf16] = (clock() - start) / 3 / threads
     judge.zero_grad()
     judge.load_state_dict(kept)
     bf16 = speed[True] < 0.9 * speed[False]

@@ -15,7 +15,7 @@ from semblant.backbones.base import Base
 from semblant.backbones.judges import Judges
 from semblant.metrics.attributes import facts_held, share_by_fact
 from semblant.metrics.detection import detection
-from semblant.metrics.identity import identity_gain
+from semblant.metrics.identity import identity_gain, reference_vectors
 from semblant.sampling.loop import Branches, noise, sample_latents
 from semblant.world.facts import VALUES
 from semblant.world.names import name_of
@@ -82,7 +82,7 @@ def measure_named(base: Base, judges: Judges, people: int = 24, *, guidance: flo
         plain: dict[str, Any] = {"style": "photo", "light": "plain", "glasses": "none", "hat": "none", "beard": "none", "dyed": "none"}
         scenes = [draw_scene(rng, named_person(index), camera="portrait", action="none", **plain) for _ in range(4)]
         made = draw_pictures(base, [f"a photo of {name_of(index)}"] * 2, seed=1000 * i, guidance=guidance)
-        gain = identity_gain(made, render(scenes).image, judges)
+        gain = identity_gain(made, reference_vectors(render(scenes).image, judges), judges)
         if gain is not None:
             gains.append(gain)
     return _mean(gains)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from semblant.world.face import body_frame, head_frame
-from semblant.world.hair import some
+from semblant.world.hair import each
 from semblant.world.shapes import (
     CODE,
     HAND,
@@ -73,8 +73,8 @@ def latte(c: Canvas, t: Traits) -> None:
     white, coffee = tone(t, (0.97, 0.96, 0.93)), tone(t, (0.62, 0.38, 0.20))
     handle = (ellipse(x - 0.44, y - 0.05, 0.17, 0.20)).abs() - 0.052
     c.paint(handle, white, OBJECT, relief=0.4, width=0.06)
-    taper_ = 0.42 - 0.06 * ((y + 0.32) / 0.75).clamp(0, 1)
-    cup = largest(box(x, y - 0.04, taper_ + 0 * x, 0.40, 0.12), -0.33 - y)
+    half = 0.42 - 0.06 * ((y + 0.32) / 0.75).clamp(0, 1)
+    cup = largest(box(x, y - 0.04, half, 0.40, 0.12), -0.33 - y)
     cup = smallest(cup, ellipse(x, y + 0.32, 0.42, 0.15))
     c.paint(cup, white, OBJECT, relief=0.45, width=0.22)
     c.paint(
@@ -210,7 +210,9 @@ ACTS = {
 
 
 def draw_action(c: Canvas, t: Traits) -> None:
-    """Hands and things of every action present; bare arms and sleeves are drawn apart, for they bear different labels."""
-    for action, draw in ACTS.items():
-        for bare in (False, True):
-            some(c, t, lambda p, action=action, bare=bare: p.action == action and (p.clothes == "dress") == bare, draw)  # type: ignore[misc]
+    """Hands and things of every action present; bare arms are drawn apart from sleeves, for their labels differ."""
+
+    def act(piece: Canvas, few: Traits) -> None:
+        ACTS[few.people[0].action](piece, few)
+
+    each(c, t, lambda p: f"{p.action}, {p.clothes == 'dress'}" if p.action != "none" else None, act)

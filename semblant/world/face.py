@@ -16,7 +16,7 @@ def head_frame(c: Canvas, t: Traits) -> tuple[Tensor, Tensor]:
 
 
 def body_frame(c: Canvas, t: Traits) -> tuple[Tensor, Tensor]:
-    """Pixel coordinates in the upright frame of the body, in head units; their shapes only broadcast to a full field."""
+    """Pixel coordinates in the upright frame of the body, in head units; together they broadcast to a field."""
     return (c.x - t.cx) / t.unit, (c.y - t.cy) / t.unit
 
 
@@ -87,7 +87,7 @@ def wrinkles(c: Canvas, t: Traits, u: Tensor, v: Tensor) -> None:
             v,
             t.nose * 1.15,
             t.nose_y + 0.02,
-            0.33 + 0.3 * t.cheer * 0.2,
+            0.33 + 0.06 * t.cheer,
             t.mouth_y + 0.03,
             thin * 0.7,
             thin * 1.5,

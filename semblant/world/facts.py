@@ -191,7 +191,7 @@ SMALL_FACTS = ("freckles", "mole", "gaze")
 BELOW_A_HAT = ("bob", "long", "wavy", "ponytail")
 """Hair that hangs below any hat but a helmet and so keeps its style; of curls and an afro the colour still shows."""
 
-GREYING = 0.6
+GREYING = 0.7
 """The age after which hair has no longer the colour its name says, unless that is grey."""
 
 

@@ -41,7 +41,7 @@ def ears(c: Canvas, t: Traits, u: Tensor, v: Tensor) -> None:
     for side, sign, name in (("l", -1.0, "r_ear"), ("r", 1.0, "l_ear")):
         x = (u - getattr(t, "ear_" + side)) * sign
         y = v - 0.16
-        d = ellipse(x - 0.02 - 0.12 * y * -1.0, y, t.ear * 0.62, t.ear * 1.02)
+        d = ellipse(x - 0.02 + 0.12 * y, y, t.ear * 0.62, t.ear * 1.02)
         c.paint(d, t.ink("skin") * 0.97, CODE[name], relief=0.5, width=0.12)
         c.paint(ellipse(x - 0.02, y, t.ear * 0.30, t.ear * 0.62), t.ink("shadow"), line=0.4, alpha=0.75)
 
@@ -57,7 +57,7 @@ def head(c: Canvas, t: Traits, u: Tensor, v: Tensor, d: Tensor) -> None:
 
 
 def window(c: Canvas, t: Traits, box: tuple[float, float, float, float], largest_unit: float) -> Canvas:
-    """A window onto each picture that holds the head-frame box (left, top, right, bottom), alike in size for all of them."""
+    """A window of one size onto each picture, around the head-frame box (left, top, right, bottom)."""
     size = c.height
     left, top, right, bottom = box
     middle_u, middle_v = (left + right) / 2, (top + bottom) / 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,9 +28,12 @@ from semblant.world.traits import Traits
 
 Draw = Callable[..., None]
 
+HANGING = ("long", "wavy", "bob", "ponytail")
+"""Styles with hair behind the neck."""
+
 
 def some(c: Canvas, t: Traits, pick: Callable[[Person], bool], draw: Draw, *fields: Tensor) -> None:
-    """Draw on the pictures whose person fits; the others cost nothing. `fields` of the whole batch are cut to the same rows."""
+    """Draw on the pictures whose person fits; the others cost nothing. `fields` are cut to the same rows."""
     which: Sequence[int] = [i for i, p in enumerate(t.people) if pick(p)]
     if len(which) == len(t.people):
         draw(c, t, *fields)
@@ -38,6 +42,17 @@ def some(c: Canvas, t: Traits, pick: Callable[[Person], bool], draw: Draw, *fiel
         piece = c.part(rows)
         draw(piece, t.take(rows, which), *(f[rows] for f in fields))
         c.merge(piece)
+
+
+def each(c: Canvas, t: Traits, kind: Callable[[Person], str | None], draw: Draw, *fields: Tensor) -> None:
+    """Draw on the people of each kind in turn, so that everybody `draw` sees is alike; None is left out."""
+    kinds = sorted({k for p in t.people if (k := kind(p)) is not None})
+    for one in kinds:
+        some(c, t, partial(_is, kind, one), draw, *fields)
+
+
+def _is(kind: Callable[[Person], str | None], one: str, person: Person) -> bool:
+    return kind(person) == one
 
 
 def coat(c: Canvas, t: Traits, d: Tensor, strand: Tensor, shine: Tensor, code: int, line: float = 1.0) -> None:
@@ -83,7 +98,6 @@ def behind(c: Canvas, t: Traits) -> None:
             0.10 + 0.10 * t.volume,
         )
         d = smallest(d, circle(x - t.w + 0.02, v + 0.55, 0.24 + 0.06 * t.volume))
-        d = torch.maximum(d, -9.0 - v)
         strand = torch.sin(x * 30 + v * 4)
         c.paint(d, t.ink("hair") * (1 + 0.14 * strand), BACK_HAIR, relief=0.4, width=0.2)
         band = box(x - t.w - 0.07, v + 0.40, 0.16, 0.05, 0.04)
@@ -165,7 +179,7 @@ def front(c: Canvas, t: Traits, face: Tensor) -> None:
         strand = torch.sin(x * 33 + torch.sin(v * 21)) * torch.sin(v * 33 + torch.sin(x * 25))
         shine = torch.exp(-((x + 0.35) ** 2 + (v + 1.0) ** 2) * 6) * 0.55
     elif style == "bob":
-        top = box(x, v + 0.14, t.w + 0.13 + 0.14 * vol, 0.92 + 0.10 * vol + 0.0 * v, 0.66)
+        top = box(x, v + 0.14, t.w + 0.13 + 0.14 * vol, 0.92 + 0.10 * vol, 0.66)
         low = trapezoid(x, v - 0.30, t.w + 0.03 + 0.12 * vol, t.w + 0.10 + 0.16 * vol, 0.44, 0.08)
         hole = largest(
             box(fx, v - 0.45, t.w * 0.80, 0.90, 0.25), -0.37 + 0.025 * torch.sin(fx * 22) + 0.10 * fx * fx - v
@@ -199,11 +213,9 @@ def front(c: Canvas, t: Traits, face: Tensor) -> None:
 
 def draw_behind(c: Canvas, t: Traits) -> None:
     """Back hair of every style present."""
-    for style in ("long", "wavy", "bob", "ponytail"):
-        some(c, t, lambda p, style=style: p.identity.hair_style == style, behind)  # type: ignore[misc]
+    each(c, t, lambda p: p.identity.hair_style if p.identity.hair_style in HANGING else None, behind)
 
 
 def draw_front(c: Canvas, t: Traits, face: Tensor) -> None:
     """Front hair of every style present; `face` is the distance to the face."""
-    for style in ("buzz", "short", "curly", "afro", "bob", "long", "wavy", "bun", "ponytail", "mohawk"):
-        some(c, t, lambda p, style=style: p.identity.hair_style == style, front, face)  # type: ignore[misc]
+    each(c, t, lambda p: p.identity.hair_style if p.identity.hair_style != "bald" else None, front, face)

@@ -1,4 +1,4 @@
-"""How a picture is made: the finished render as a photo, a sketch, an oil painting, a watercolour, pixel art or a cartoon."""
+"""How a picture is made: a photo, a sketch, an oil painting, a watercolour, pixel art or a cartoon."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DRAWN = ("sketch", "watercolour", "cartoon")
 
 
 def noise(seeds: Sequence[int], purpose: str, cells: tuple[int, int], size: int, device: torch.device) -> Tensor:
-    """Smooth noise in 0..1 of shape (batch, size, size) from a grid of `cells` (down, across), keyed by seed and purpose."""
+    """Smooth noise in 0..1, (batch, size, size), from a grid of `cells` (down, across) keyed by seed and purpose."""
     down, across = cells
     grid = draws(seeds, purpose, down * across, device).view(down, across, len(seeds)).permute(2, 0, 1)[:, None]
     return F.interpolate(grid, size=(size, size), mode="bicubic", align_corners=False)[:, 0].clamp(0, 1)

@@ -1,7 +1,7 @@
 """Scenes in, pictures out, every label with them: `render([scene]).image[0]`.
 
-The same scenes give the same picture, bit by bit, on one machine. All chance comes from `scene.seed` through draws keyed by
-their purpose, so that one fact changed leaves everything it does not cause as it was.
+The same scenes give the same picture, bit by bit, on one machine. All chance comes from `scene.seed` through draws
+keyed by their purpose, so that one fact changed leaves everything it does not cause as it was.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def widen(field: Tensor, people: int) -> Tensor:
 
 @torch.no_grad()
 def render(scenes: Sequence[Scene], size: int = 128, device: str | torch.device = "cpu", labels: bool = True) -> Render:
-    """Draw scenes at `size` x `size` pixels. Without `labels` only `image` is filled, the rest is empty, and it is faster.
+    """Draw scenes at `size` x `size` pixels. Without `labels` only `image` is filled, which is faster.
 
     Raises SemblantError for a size under 16 or more than six people in a scene.
     """

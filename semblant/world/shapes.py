@@ -1,7 +1,7 @@
 """Signed distances and the canvas they are painted on.
 
-A distance is negative inside a shape and positive outside. Fields have shape (batch, height, width), colours and pictures
-(3, batch, height, width): channels come first so that one field weighs all three channels without reshaping.
+A distance is negative inside a shape and positive outside. Fields have shape (batch, height, width), colours and
+pictures (3, batch, height, width): channels come first so that one field weighs all three channels without reshaping.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def taper(x: Tensor, y: Tensor, ax: Number, ay: Number, bx: Number, by: Number, 
 
 
 def trapezoid(x: Tensor, y: Tensor, top: Number, bottom: Number, half_height: Number, radius: Number) -> Tensor:
-    """Distance to an upright trapezoid around the origin, half as wide as `top` above and `bottom` below, grown by `radius`."""
+    """Distance to an upright trapezoid around the origin: half widths `top` and `bottom`, all grown by `radius`."""
     x = x.abs()
     dx, dy = bottom - top, 2 * half_height
     cap_x = (x - torch.where(y < 0, top, bottom)).clamp(min=0)
@@ -73,7 +73,7 @@ def trapezoid(x: Tensor, y: Tensor, top: Number, bottom: Number, half_height: Nu
 
 
 def triangle(x: Tensor, y: Tensor, corners: Sequence[tuple[Number, Number]]) -> Tensor:
-    """Bound of the distance to a convex polygon given clockwise on screen (y down): the largest of its edges' distances."""
+    """Bound of the distance to a convex polygon, clockwise on screen (y down): the largest of its edges' distances."""
     edges = []
     for (ax, ay), (bx, by) in zip(corners, [*corners[1:], corners[0]], strict=True):
         dx, dy = bx - ax, by - ay
@@ -119,10 +119,11 @@ def turned(x: Tensor, y: Tensor, angle: Number) -> tuple[Tensor, Tensor]:
 class Canvas:
     """A batch of pictures under construction, and the labels that follow every stroke.
 
-    `image` (3, batch, h, w). `ink` is the line drawing (1 = line), `layer` the code of the topmost shape and `touched` what the
-    current person covers; each may be None when nobody asked for it. `x`, `y` are pixel centres as fractions of the whole
-    picture's side, `per` how many pixels one unit of distance spans, `line` the width of outlines in pixels, `relief` how much
-    of the soft shading a picture takes (1 full, 0 flat).
+    `image` (3, batch, h, w). `ink` is the line drawing (1 = line), `layer` the code of the topmost shape and `touched`
+    what the current person covers; each may be None when nobody asked for it. `x`, `y` are pixel centres as fractions
+    of the whole picture's side, `per` how many pixels one unit of distance spans, `line` the width of outlines in
+    pixels, `relief` how much of the soft shading a picture takes (1 full, 0 flat). A piece cut by `part` remembers its
+    `source`.
     """
 
     image: Float[Tensor, "3 batch h w"]
@@ -150,7 +151,7 @@ class Canvas:
     def part(
         self, rows: Tensor, top: Tensor | None = None, left: Tensor | None = None, h: int = 0, w: int = 0
     ) -> Canvas:
-        """A copy of some pictures, or of a window of `h` x `w` pixels at (`top`, `left`) of each; `merge` brings it back."""
+        """A copy of some pictures, or of an `h` x `w` window at (`top`, `left`) of each; `merge` brings it back."""
         if top is None or left is None:
             where: tuple[Tensor, ...] = (rows,)
             x, y = (a[rows] if a.shape[0] > 1 else a for a in (self.x, self.y))
@@ -159,10 +160,10 @@ class Canvas:
             xs = left[:, None, None] + torch.arange(w, device=rows.device)[None, None, :]
             where = (rows[:, None, None], ys, xs)
             x, y = self.x[0, 0][xs], self.y[0, :, 0][ys]
-        planes = tuple(None if a is None else a[where] for a in (self.ink, self.layer, self.touched))
+        ink, layer, touched = (None if a is None else a[where] for a in (self.ink, self.layer, self.touched))
         image = self.image[:, where[0]] if len(where) == 1 else self.image[:, where[0], where[1], where[2]]
-        shared = self.per[rows], self.line[rows], self.relief[rows]
-        return Canvas(image, *planes, x, y, *shared, owner=self.owner, source=where)
+        per, line, relief = self.per[rows], self.line[rows], self.relief[rows]
+        return Canvas(image, ink, layer, touched, x, y, per, line, relief, self.owner, where)
 
     def merge(self, piece: Canvas) -> None:
         """Bring a piece made by `part` back."""
@@ -189,9 +190,9 @@ class Canvas:
     ) -> None:
         """Paint the shape of distance `d` in a colour (3, batch, 1 or h, 1 or w).
 
-        `code` names the layer; 0 paints over without relabelling. `line` is the strength of its outline in the drawing, `fill` how
-        much of its inside is ink. `relief` lights a band of `width` along the edge from above left. `soft` widens the edge, in
-        pixels of a 128 px picture; `alpha` is opacity.
+        `code` names the layer; 0 paints over without relabelling. `line` is the strength of its outline in the drawing,
+        `fill` how much of its inside is ink; negative, the inside is wiped clean. `relief` lights a band of `width`
+        along the edge from above left. `soft` is the width of the edge in pixels; `alpha` is opacity.
         """
         pixels = d * self.per
         cover = (0.5 - (pixels / soft if soft != 1.0 else pixels)).clamp_(0, 1)

@@ -91,7 +91,7 @@ def beach(s: Place) -> None:
 def columns(
     s: Place, purpose: str, count: int, low: float, high: float, shift: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Split the picture's width into columns: each pixel's column luck, its place -1..1 within, and a height in low..high."""
+    """The picture's width in columns: each pixel's column luck, its place -1..1 within, a height in low..high."""
     luck = s.draws(purpose, 2 * count).squeeze(-1).squeeze(-1)
     place = s.x * (count - 1) + shift
     index = place.floor().long().clamp(0, count - 1)

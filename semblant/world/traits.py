@@ -73,7 +73,7 @@ def scale(a: Colour, k: float) -> Colour:
 
 
 def draws(seeds: Sequence[int], purpose: str, count: int, device: torch.device) -> Tensor:
-    """`count` uniform numbers per seed, shape (count, batch, 1, 1), keyed by their purpose: no draw depends on another purpose's."""
+    """`count` uniform numbers per seed, (count, batch, 1, 1), keyed by purpose: no draw depends on another's."""
     rows = []
     for seed in seeds:
         rng = random.Random(f"{purpose} {seed}")
@@ -158,7 +158,7 @@ def measure(person: Person, scene: Scene, slot: int) -> tuple[dict[str, float], 
     m["mouth_y"] = 0.69 * tall + 0.03 * max(0.0, opening - 1.0)
     m["mouth"] = lerp(0.17, 0.385, who.mouth_width) * wide
     m["corners"] = 0.17 * corners
-    m["open"] = (0.17 * min(opening, 0.75) + 0.19 * max(0.0, opening - 0.75)) * 1.0
+    m["open"] = 0.17 * min(opening, 0.75) + 0.19 * max(0.0, opening - 0.75)
     m["round"] = max(0.0, min(1.0, (opening - 0.42) / 0.9)) if person.expression == "surprised" else 0.0
     m["teeth"] = 1.0 if person.expression in ("smiling", "angry") else 0.0
     m["grit"] = strength if person.expression == "angry" else 0.0
@@ -237,7 +237,7 @@ def ramp_colour(stops: Sequence[Colour], t: float) -> Colour:
 
 
 class Traits:
-    """Measures and colours of a batch of people: `traits.w` has shape (batch, 1, 1), `traits.ink("hair")` (3, batch, 1, 1)."""
+    """Measures and colours of people: `traits.w` has shape (batch, 1, 1), `traits.ink("hair")` (3, batch, 1, 1)."""
 
     def __init__(
         self, people: Sequence[Person], numbers: Tensor, names: list[str], colours: Tensor, inks: list[str]

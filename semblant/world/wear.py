@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from semblant.world.face import body_frame, head_frame
-from semblant.world.hair import some
+from semblant.world.hair import each
 from semblant.world.shapes import (
     CODE,
     Canvas,
@@ -19,7 +19,6 @@ from semblant.world.shapes import (
     ramp,
     segment,
     smallest,
-    taper,
     trapezoid,
     triangle,
 )
@@ -79,10 +78,9 @@ def dress(c: Canvas, t: Traits, a: Tensor, y: Tensor, body: Tensor) -> Tensor:
         0.80 - 0.16 * torch.sin((x / 0.55).clamp(0, 1.6) * 3.1416).clamp(min=-0.2) - 0.10 * (x - 0.7).clamp(min=0)
     )
     bodice = largest((neckline - y) * 0.8, x - t.build + 0.40, body)
-    waist = bodice + 0.0
     strap = torch.maximum((x - 0.60 - 0.06 * (0.8 - y)).abs() - 0.075, torch.maximum(y - 0.85, body))
     c.paint(strap, t.ink("cloth"), CLOTH, line=0.8)
-    c.paint(waist, t.ink("cloth"), CLOTH, relief=0.4, width=0.35)
+    c.paint(bodice, t.ink("cloth"), CLOTH, relief=0.4, width=0.35)
     trim = torch.maximum((y - neckline - 0.05).abs() - 0.022, bodice)
     c.paint(trim, t.ink("cloth_light"), line=0)
     for at in (-0.45, 0.0, 0.45):
@@ -297,20 +295,14 @@ def glasses(c: Canvas, t: Traits) -> None:
 
 def draw_clothes(c: Canvas, t: Traits) -> None:
     """Clothes of every kind present."""
-    for kind in ("shirt", "hoodie", "suit", "dress"):
-        some(c, t, lambda p, kind=kind: p.clothes == kind, clothes)  # type: ignore[misc]
+    each(c, t, lambda p: p.clothes, clothes)
 
 
 def draw_hats(c: Canvas, t: Traits) -> None:
     """Hats of every kind present."""
-    for kind in ("cap", "beanie", "cowboy hat", "helmet"):
-        some(c, t, lambda p, kind=kind: p.hat == kind, hats)  # type: ignore[misc]
+    each(c, t, lambda p: p.hat if p.hat != "none" else None, hats)
 
 
 def draw_glasses(c: Canvas, t: Traits) -> None:
     """Glasses of either kind."""
-    for kind in ("glasses", "sunglasses"):
-        some(c, t, lambda p, kind=kind: p.glasses == kind, glasses)  # type: ignore[misc]
-
-
-__all__ = ["draw_clothes", "draw_glasses", "draw_hats", "hat_shadow", "hood", "taper", "torso"]
+    each(c, t, lambda p: p.glasses if p.glasses != "none" else None, glasses)

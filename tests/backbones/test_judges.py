@@ -84,7 +84,7 @@ def test_what_is_no_judge_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(FileProblem, match="semblant/1"):
         networks.load(tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
-    with pytest.raises(FileProblem, match="text.safetensors"):
+    with pytest.raises(FileProblem, match=r"text\.safetensors"):
         networks.load(tmp_path / "text.safetensors")
 
 

@@ -203,6 +203,7 @@ def test_what_moves_shows_its_first_frame(tmp_path, ending):
     assert middle(read_picture(tmp_path / f"a.{ending}")) == pytest.approx(RED, abs=3)
 
 
+@pytest.mark.filterwarnings("ignore:Saving I mode:DeprecationWarning")
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "RGBA", "LA", "I;16", "I", "F"])
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "tiff", "gif", "avif"])
 def test_every_mode_that_a_format_can_store_is_read(tmp_path, mode, ending):

@@ -67,7 +67,9 @@ def test_projection_keeps_distances():
 
 
 def test_labels_leave_out_what_is_hidden():
-    scene = draw_scene(random.Random(0), person_of("train", 0), glasses="sunglasses", hat="none", style="photo", camera="portrait")
+    scene = draw_scene(
+        random.Random(0), person_of("train", 0), glasses="sunglasses", hat="none", style="photo", camera="portrait"
+    )
     named = dict(zip(judge_bank.FACTS, judge_bank.labels(scene), strict=True))
     assert named["eyes"] == -1 and named["hat colour"] == -1
     assert VALUES["glasses"][named["glasses"]] == "sunglasses"

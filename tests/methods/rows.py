@@ -1,4 +1,4 @@
-"""The table behind the laws: every method with settings small enough for a tiny base. A method file without a row fails.
+"""The table behind the laws: every method with settings small enough for a tiny base. A method without a row fails.
 
 To add a method, add a row:
 

@@ -58,9 +58,7 @@ def fitted(name: str, seed: int = 0) -> Concept:
     return verbs.fit(row.method, base(), row.subject(), seed=seed)
 
 
-def picture(
-    prompt: str, patches: Sequence[Patch] = (), seeds: Sequence[int] = (5,), on: Base | None = None
-) -> Tensor:
+def picture(prompt: str, patches: Sequence[Patch] = (), seeds: Sequence[int] = (5,), on: Base | None = None) -> Tensor:
     view = (on or base()).patched(*patches)
     with torch.no_grad():
         branches = Branches.of(view.text([prompt] * len(seeds)), view.text(""))

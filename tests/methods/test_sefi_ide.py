@@ -35,7 +35,15 @@ DIRECT = replace(QUICK, expansion="direct")
 
 @cache
 def base() -> Base:
-    return miniature()
+    """Four cross-attention sites."""
+    return miniature(channels=(16,))
+
+
+@cache
+def network(stages: int) -> Expansion:
+    """The network at the width of Stable Diffusion 1, and a row as long as its words are."""
+    word = torch.randn(768, generator=seeded()) * 0.4 / 768**0.5
+    return SeFiIDE(stages=stages).rows(word, seeded())
 
 
 @cache
@@ -100,7 +108,7 @@ def seen(settings: SeFiIDE, seed: int = 1) -> float:
     """The face-wise error under `settings`, the key and value rows displaced alike."""
     made = learner(settings)
     move(made)
-    return float(errors(made, seed)[1])
+    return errors(made, seed)[1].item()
 
 
 # -- the network ------------------------------------------------------------------------------------------------------
@@ -108,8 +116,7 @@ def seen(settings: SeFiIDE, seed: int = 1) -> float:
 
 @pytest.mark.parametrize(("stages", "parameters"), [(1, 12_596_736), (5, 31_477_248), (10, 55_077_888)])
 def test_the_network_has_the_published_size(stages, parameters):
-    made = SeFiIDE(stages=stages).rows(torch.zeros(768), seeded())
-    assert sum(p.numel() for p in made.parameters()) == parameters == 7_876_608 + 3073 * 1536 * stages
+    assert sum(p.numel() for p in network(stages).parameters()) == parameters == 7_876_608 + 3073 * 1536 * stages
 
 
 def test_queries_and_keys_of_the_network_get_no_gradient():
@@ -128,8 +135,7 @@ def test_with_two_input_tokens_queries_and_keys_would_matter():
 
 
 def test_rows_of_the_untrained_network_are_random_and_long():
-    word = torch.randn(768, generator=seeded()) * 0.4 / 768**0.5
-    rows = SeFiIDE().rows(word, seeded())().detach()
+    rows, word = network(5)().detach(), network(5).word
     assert rows.shape == (5, 1, 2, 1, 768)
     assert 2.5 < rows.norm(dim=-1).mean() < 3.8
     assert torch.nn.functional.cosine_similarity(rows, word, dim=-1).abs().max() < 0.2
@@ -146,11 +152,10 @@ def test_residual_starts_at_the_class_words_prompt_exactly():
     with torch.no_grad():
         ours = view.denoise(x, moment, context)
         plain = base().denoise(x, moment, base().text(prompt.format("person")))
-        network = base().patched(learner(QUICK).learned()).denoise(x, moment, context)
         published = base().patched(learner(QUICK).learned())
-        network = published.denoise(x, moment, published.text(prompt.format("<maya>")))
+        random = published.denoise(x, moment, published.text(prompt.format("<maya>")))
     assert torch.allclose(ours, plain, atol=1e-6)
-    assert not torch.allclose(network, plain, atol=1e-4)
+    assert not torch.allclose(random, plain, atol=1e-4)
 
 
 def test_dropout_is_drawn_from_the_generator_and_absent_when_baking():
@@ -349,13 +354,13 @@ def test_scores_before_the_softmax_are_another_error():
 
 
 def test_chosen_sites_only():
-    made = learner(replace(DIRECT, attention_sites=(0.0, 0.3)))
+    made = learner(replace(DIRECT, attention_sites=(0.0, 0.5)))
     move(made)
     [(moment, *_)] = forward(base(), [made], [seeded()])
     assert len(moment.recorded("face-wise error")) == 2
     everywhere = learner()
     [(moment, *_)] = forward(base(), [everywhere], [seeded()])
-    assert len(moment.recorded("face-wise error")) == len(base().cross_sites()) == 7
+    assert len(moment.recorded("face-wise error")) == len(base().cross_sites()) == 4
 
 
 def test_maps_are_no_larger_than_the_bases_own():
@@ -386,8 +391,8 @@ def ratio(made: SeFiLearner, draws: int, seed: int) -> float:
 
 
 def test_the_calibrated_weight_balances_both_errors_on_the_keys():
-    made = learner(replace(QUICK, attention_calibrate=True, calibration_draws=12))
-    assert ratio(made, 12, seed=9) == pytest.approx(1, rel=0.6)
+    made = learner(replace(QUICK, attention_calibrate=True, calibration_draws=6))
+    assert ratio(made, 6, seed=9) == pytest.approx(1, rel=0.7)
     assert made.figures()["attention weight"] == made.weight
     assert "attention weight" in verbs.fit(replace(QUICK, steps=1), base(), subject()).figures
 
@@ -399,7 +404,7 @@ def test_the_same_draws_give_exactly_one():
 
 
 def test_the_literal_weight_is_far_from_balance():
-    assert not 0.2 < ratio(learner(), 4, seed=9) < 5
+    assert not 0.2 < ratio(learner(), 3, seed=9) < 5
 
 
 def test_other_weights_keep_their_proportion():
@@ -478,12 +483,21 @@ def test_two_concepts_in_one_prompt_need_nothing_more():
     assert len(read.table) == 2, "one encoding with all key words, one with all value words"
 
 
-def test_long_rows_are_warned_about_once_and_figures_say_what_was_seen(caplog):
+def test_long_rows_are_warned_about_once(caplog):
+    made = learner()
+    for factor, warnings in ((9.0, 0), (20.0, 1), (20.0, 1)):
+        made.done = 0
+        made.table = factor * made.class_row.expand(5, 1, 2, 1, -1)
+        with caplog.at_level(logging.WARNING):
+            made.after_step()
+        assert caplog.text.count("times as long") == warnings
+        assert made.figures()["longest row"] == pytest.approx(factor)
+
+
+def test_figures_say_what_was_seen():
     made = SeFiIDE(views=2, attention_size=8, calibration_draws=1).learner(base(), subject(masked=True), seeded())
-    with caplog.at_level(logging.WARNING):
-        [history] = optimise(base(), [made], seeds=[0], steps=2)
-    assert caplog.text.count("times as long") == 1
-    assert set(history.figures) >= {
+    [history] = optimise(base(), [made], seeds=[0], steps=1)
+    assert set(history.figures) == {
         "longest row",
         "likeness to class word",
         "denoising error",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from semblant.backbones.faces import Face
-from semblant.backbones.judges import Judges, load_judges, weights_folder
+from semblant.backbones.judges import Judges
 from semblant.errors import SemblantError
 from semblant.metrics import attributes, clip_score, copying, detection, identity, report
 
@@ -35,7 +35,9 @@ class Corner(nn.Module):
     values: ClassVar = {"hat": ("none", "cap"), "background": ("beach", "forest")}
 
     def detect(self, images: torch.Tensor) -> list[list[Face]]:
-        face = Face((40.0, 30.0, 80.0, 80.0), 0.9, ((50.0, 50.0), (70.0, 50.0), (60.0, 60.0), (52.0, 70.0), (68.0, 70.0)))
+        face = Face(
+            (40.0, 30.0, 80.0, 80.0), 0.9, ((50.0, 50.0), (70.0, 50.0), (60.0, 60.0), (52.0, 70.0), (68.0, 70.0))
+        )
         return [[face] if image[0, 0, 0] > 0.5 else [] for image in images]
 
     def forward(self, images: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
@@ -70,7 +72,9 @@ def test_detect_is_the_share_with_a_face(judges):
 
 
 def test_identity_counts_faces_and_identity_or_zero_counts_pictures(judges):
-    scores = report.measure([picture(0.0), picture(1 / 6), picture(None)], subject=[picture(0.0)], prompt="a photo", judges=judges)
+    scores = report.measure(
+        [picture(0.0), picture(1 / 6), picture(None)], subject=[picture(0.0)], prompt="a photo", judges=judges
+    )
     assert scores.identity == pytest.approx((1 + 0.5) / 2, abs=1e-5)
     assert scores.identity_or_zero == pytest.approx(1.5 / 3, abs=1e-5)
 
@@ -90,7 +94,9 @@ def test_gain_is_one_like_other_pictures_of_the_person_and_zero_like_strangers(j
     gain = identity.identity_gain([picture(0.05)], references, judges)
     assert gain == pytest.approx(half_way / level, abs=1e-4)
     assert identity.identity_gain([picture(0.3), picture(None)], references, judges) == pytest.approx(0, abs=1e-4)
-    assert identity.identity_gain([picture(0.05), picture(None)], references, judges) == pytest.approx(gain / 2, abs=1e-4)
+    assert identity.identity_gain([picture(0.05), picture(None)], references, judges) == pytest.approx(
+        gain / 2, abs=1e-4
+    )
 
 
 def test_gain_moves_with_strangers_that_are_alike(judges):
@@ -168,9 +174,18 @@ def test_a_copy_is_a_copy_and_another_picture_is_none(judges):
 
 
 def test_scores_are_plain_numbers(judges):
-    scores = report.measure([picture()], subject=[picture()], prompt="a person in a cap", trained_on=[picture()], judges=judges)
+    scores = report.measure(
+        [picture()], subject=[picture()], prompt="a person in a cap", trained_on=[picture()], judges=judges
+    )
     assert json.loads(json.dumps(scores.to_dict())) == scores.to_dict()
-    assert scores.n == 1 and scores.to_dict().keys() >= {"prompt", "identity_gain", "detect", "id_prompt", "facts", "copy_rate"}
+    assert scores.n == 1 and scores.to_dict().keys() >= {
+        "prompt",
+        "identity_gain",
+        "detect",
+        "id_prompt",
+        "facts",
+        "copy_rate",
+    }
 
 
 def test_no_pictures_are_refused(judges):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
@@ -44,7 +46,7 @@ THEIRS = {"ddim": ddim, "euler": euler, "dpm++": dpm}
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("steps", [1, 2, 7, 20])
+@pytest.mark.parametrize("steps", [1, 2, 7, 16])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_whole_trajectories_are_those_of_diffusers(base, name, steps):
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -82,7 +84,7 @@ def test_points_are_linked_and_end_at_timestep_0():
     schedule = Schedule.scaled_linear()
     some = points(schedule, 50)
     assert [p.t for p in some] == list(range(981, 0, -20))
-    assert all(a.alpha_next == b.alpha for a, b in zip(some, some[1:], strict=False))
+    assert all(a.alpha_next == b.alpha for a, b in pairwise(some))
     assert some[-1].alpha_next == schedule.alphas[0]
     assert [p.last for p in some] == [False] * 49 + [True]
     every = points(schedule, 999)

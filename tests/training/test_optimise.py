@@ -249,3 +249,20 @@ def test_wrong_arguments_are_refused(base: Base, tiny: Make) -> None:
     learner.optimiser = Optimiser(name="sgd")
     with pytest.raises(SemblantError, match="possible: adam, adamw"):
         optimise(base, [learner], seeds=[0])
+
+
+def test_plain_prompts_are_encoded_once_and_alone(base: Base, tiny: Make) -> None:
+    sizes: list[int] = []
+    hook = base.text_encoder.register_forward_pre_hook(
+        lambda module, given, named: sizes.append(len(named["input_ids"])), with_kwargs=True
+    )
+    try:
+        learner, plain = tiny(plain=True, rows=3), {}
+        draw = learner.draw
+        learner.draw = lambda generator: draw(torch.Generator().manual_seed(0))
+        for step in range(3):
+            gradients(base, [learner], [torch.Generator().manual_seed(step)], plain=plain)
+    finally:
+        hook.remove()
+    # The plain prompt in the first step, and in each step the learned prompt once for all three rows.
+    assert sizes == [1, 1, 1, 1] and len(plain) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -139,7 +140,7 @@ def test_glasses_touch_only_the_region_of_the_eyes(kind):
 
 def test_clothes_and_their_colour_leave_the_face_alone():
     for facts in ({"clothes_colour": "red"}, {"clothes": "suit"}, {"clothes": "hoodie"}, {"clothes": "dress"}):
-        where, both = changed(SOMEBODY, SOMEBODY.change(**facts))
+        where, both = changed(SOMEBODY, SOMEBODY.change(0, **facts))
         face = torch.isin(
             both.parts[0], torch.tensor([CLASS[n] for n in ("skin", "nose", "l_eye", "r_eye", "hair", "u_lip")])
         )
@@ -163,7 +164,8 @@ def test_the_seed_settles_only_the_background():
 @pytest.mark.parametrize("number", NUMBERS)
 def test_every_number_of_an_identity_shows(number):
     base = replace(MIDDLE, mole_size=0.9) if number.startswith("mole_") else MIDDLE
-    pair = [Scene(people=(Person(replace(base, **{number: v})),)) for v in (0.1, 0.9)]
+    ends: list[dict[str, Any]] = [{number: 0.1}, {number: 0.9}]
+    pair = [Scene(people=(Person(replace(base, **end)),)) for end in ends]
     r = render(pair, labels=False).image
     # Two levels that no eye misses: enough pixels, each by enough.
     assert ((r[0] - r[1]).abs().amax(0) > 0.08).sum() >= 12

@@ -249,4 +249,4 @@ class SeFiLearner(WordLearner):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on with the same weight."""
         super().restore(state)
-        self.weight = float(state["weight"])
+        self.weight = self.seen["attention weight"] = float(state["weight"])

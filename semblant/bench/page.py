@@ -1,0 +1,211 @@
+"""The demo's report: one HTML page that needs nothing beside itself, no network and no scripts."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from semblant.bench.paper import STYLE
+
+if TYPE_CHECKING:
+    from semblant.bench.demo import Made
+
+COLUMNS = (
+    ("identity_gain", "Likeness", "0 like strangers, 1 like other pictures of the person"),
+    ("id_prompt", "Likeness where the prompt was followed", "mean cosine; 0 where the prompt was not followed"),
+    ("facts", "Facts", "share of what the prompt names that the picture shows"),
+    ("prompt", "Prompt", "cosine between picture and prompt"),
+    ("detect", "Face", "share of pictures in which a face is found"),
+    ("copy_rate", "Copies", "share of pictures that copy the portrait"),
+)
+LINES = ("#c8553d", "#d9a441", "#2a7f9e")
+"""Colours of the loss curves, readable on light and on dark paper."""
+
+
+def page(
+    results: Mapping[str, Any],
+    made: Sequence[Made],
+    truth: Made,
+    portrait: Image.Image,
+    references: Sequence[Image.Image],
+) -> str:
+    """The whole page. Everything that a user could have typed is escaped."""
+    word, prompts = escape(results["word"]), results["prompts"]
+    fitted = [result for result in made if result.concept is not None]
+    body = "\n".join(
+        [
+            f"<h1>One portrait, {_count(len(prompts))} prompts, {_count(len(made))} ways</h1>",
+            f"<p>A person whom the model has never seen is learned from a single picture as the word <b>{word}</b>. "
+            "Then the model is asked for that person elsewhere, doing other things, in other styles. Everything below "
+            f"was made by semblant {escape(results['semblant'])} on the base <b>{escape(results['base']['name'])}</b>, "
+            f"with seed {results['seed']} and {results['plan']['steps']} updates per fit.</p>",
+            _sitter(portrait, references),
+            "<h2>What they made of it</h2>",
+            "<p>One row for each way, one column for each prompt, the same seed in each column. The last row is no "
+            "model: the world that drew the portrait draws the same person as the prompt says.</p>",
+            _grid(results, [*made, truth]),
+            "<h2>Measured</h2>",
+            _measured(results, [*made, truth], len(references)),
+            _attention(results, made),
+            "<h2>While learning</h2>",
+            "<p>The mean loss of the last 50 updates. It says that learning runs, and little about likeness.</p>",
+            _curves(fitted),
+            "<h2>Do it again</h2>",
+            "<p>The portrait, the pictures to measure by, the concepts and all samples lie beside this page.</p>",
+            f"<pre>{escape(chr(10).join(results['commands']))}</pre>",
+            "<footer>Every picture here is drawn or generated; nobody in them exists. Made in "
+            f"{results['seconds']:.0f} seconds. The numbers come from judges that no method may use.</footer>",
+        ]
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>semblant demo: {word}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture as text inside the page; small ones are enlarged in whole steps, so that no browser blurs them."""
+    if picture.width < 128:
+        times = 128 // picture.width
+        picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _img(picture: Image.Image, alt: str, kind: str = "") -> str:
+    of_kind = f' class="{kind}"' if kind else ""
+    return f'<img{of_kind} src="{data_uri(picture)}" alt="{escape(alt, quote=True)}" width="128" height="128">'
+
+
+def _sitter(portrait: Image.Image, references: Sequence[Image.Image]) -> str:
+    others = "".join(
+        _img(picture, f"The same person in another moment, {k}") for k, picture in enumerate(references, 1)
+    )
+    return (
+        f'<div class="sitter"><figure>{_img(portrait, "The portrait that was learned from", "large")}'
+        "<figcaption>The portrait: all that the methods saw.</figcaption></figure>"
+        f'<figure><div class="others">{others}</div><figcaption>The same person in other moments. No method saw these; '
+        "likeness is measured by them.</figcaption></figure></div>"
+    )
+
+
+def _grid(results: Mapping[str, Any], made: Sequence[Made]) -> str:
+    prompts = results["prompts"]
+    rows = []
+    for result in made:
+        cells = "".join(
+            f"<td>{_img(picture, f'{result.arm.title}: {prompt}')}</td>"
+            for picture, prompt in zip(result.images, prompts, strict=False)
+        )
+        kind = ' class="truth"' if result.arm.key == "truth" else ""
+        rows.append(f'<tr{kind}><th class="row" scope="row">{escape(result.arm.title)}</th>{cells}</tr>')
+    return _table(prompts, rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[str], caption: str = "") -> str:
+    """A table with a heading for each row and column, which scrolls by itself where the page is too narrow for it."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    body = f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="wide"><table>{above}{body}</table></div>'
+
+
+def _measured(results: Mapping[str, Any], made: Sequence[Made], references: int) -> str:
+    if results["not_measured"]:
+        return f'<p class="note">not measured: {escape(results["not_measured"])}</p>'
+    models = [result.scores for result in made if result.arm.key != "truth" and result.scores]
+    head = "".join(f'<th scope="col">{escape(name)}<small>{escape(what)}</small></th>' for _, name, what in COLUMNS)
+    rows = []
+    for result in made:
+        cells = ""
+        for key, _, _ in COLUMNS:
+            value = (result.scores or {}).get(key)
+            known = [scores[key] for scores in models if scores.get(key) is not None]
+            best = value is not None and key != "copy_rate" and result.arm.key != "truth" and value == max(known)
+            cells += f"<td{' class=best' if best else ''}>{'–' if value is None else f'{value:.2f}'}</td>"
+        seconds = f"{result.seconds:.0f} s" if result.seconds else "–"
+        rows.append(f'<tr><th class="row" scope="row">{escape(result.arm.title)}</th>{cells}<td>{seconds}</td></tr>')
+    total = len(made[0].images)
+    return (
+        f"<p>{total} pictures for each model, against {references} pictures that no method saw. "
+        "The best of the models is marked.</p>"
+        f'<div class="wide"><table class="numbers"><thead><tr><th></th>{head}<th scope="col">Fitting</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _attention(results: Mapping[str, Any], made: Sequence[Made]) -> str:
+    things = [thing for thing in ("guitar", "cup") if any(thing in result.looks for result in made)]
+    if not things:
+        return ""
+    parts = [
+        "<h2>Where the words look</h2>",
+        "<p>The share of attention that each place gives a word while the picture is made, averaged over steps, layers "
+        "and heads, brightest at its own maximum. A word that was learned too greedily spreads over the whole picture "
+        "and leaves the other words no place.</p>",
+    ]
+    for thing in things:
+        prompt = next(p for p in results["prompts"] if thing in p)
+        shown = [result for result in made if thing in result.looks]
+        rows = []
+        for label, kind in (("picture", "picture"), ("the person", "subject"), (f"“{thing}”", "object")):
+            cells = "".join(
+                f"<td>{_img(result.looks[thing][kind], f'{result.arm.title}, {label}: {prompt}')}</td>"
+                for result in shown
+            )
+            rows.append(f'<tr><th class="row" scope="row">{escape(label)}</th>{cells}</tr>')
+        parts.append(_table([result.arm.title for result in shown], rows, prompt))
+    return "\n".join(parts)
+
+
+def _curves(fitted: Sequence[Made]) -> str:
+    """Loss curves as a drawing in the page."""
+    width, height, left, bottom, top = 760, 280, 52, 30, 14
+    curves = [[(s, v) for s, v in result.curve if math.isfinite(v)] for result in fitted]
+    points = [point for curve in curves for point in curve]
+    if not points:
+        return "<p>No loss was finite.</p>"
+    last = max(s for s, _ in points)
+    low, high = min(v for _, v in points), max(v for _, v in points)
+    low, high = (low, high) if high > low else (low - 0.5 * abs(low) - 1e-6, high + 0.5 * abs(high) + 1e-6)
+    x = lambda step: left + (width - left - 12) * (step - 1) / max(last - 1, 1)
+    y = lambda value: top + (height - top - bottom) * (high - value) / (high - low)
+    drawn = []
+    for k in range(5):
+        value = low + (high - low) * k / 4
+        drawn.append(f'<line class="grid" x1="{left}" x2="{width - 12}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
+        drawn.append(f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3f}</text>')
+    drawn.append(f'<text x="{left}" y="{height - 8}">step 1</text>')
+    drawn.append(f'<text x="{width - 12}" y="{height - 8}" text-anchor="end">step {last}</text>')
+    for result, curve, colour in zip(fitted, curves, LINES, strict=False):
+        # A few hundred points are all that this width can show.
+        every = max(1, len(curve) // 380)
+        kept = curve[::every] + curve[-1:]
+        path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in kept)
+        drawn.append(
+            f'<polyline fill="none" stroke="{colour}" stroke-width="1.8" stroke-linejoin="round" points="{path}">'
+            f"<title>{escape(result.arm.title)}</title></polyline>"
+        )
+    legend = " &nbsp; ".join(
+        f'<span style="color:{colour}">&#9644;</span> {escape(result.arm.title)}'
+        for result, colour in zip(fitted, LINES, strict=False)
+    )
+    return (
+        f'<figure><svg viewBox="0 0 {width} {height}" width="{width}" role="img" '
+        f'aria-label="Loss over steps, one line for each method">{"".join(drawn)}</svg>'
+        f"<figcaption>{legend}</figcaption></figure>"
+    )
+
+
+def _count(number: int) -> str:
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return words[number] if number < len(words) else str(number)
