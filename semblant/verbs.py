@@ -16,13 +16,14 @@ from torch import Tensor
 from semblant.backbones.base import Base
 from semblant.backbones.loading import load as load
 from semblant.backbones.patch import Patch
+from semblant.backbones.pipeline import lend
 from semblant.data.pictures import to_image
 from semblant.data.subject import Subject
 from semblant.errors import SemblantError, closest
 from semblant.methods.index import method_class, name_of
 from semblant.methods.method import Method
-from semblant.metrics.report import measure as measure_images
 from semblant.metrics.report import Scores
+from semblant.metrics.report import measure as measure_images
 from semblant.sampling.loop import Branches, noise, sample_latents
 from semblant.training.concepts import Concept, require_base
 from semblant.training.optimise import Progress, optimise, stored_compute
@@ -100,7 +101,12 @@ def fit(
         kept = stored_compute(checkpoint) if checkpoint is not None and resume else None
         compute = kept or choose(base)
     record = dataclasses.asdict(chosen)
-    fingerprint = {"method": name_of(chosen), "settings": record, "base": base.hashes(), "pictures": list(subject.sources)}
+    fingerprint = {
+        "method": name_of(chosen),
+        "settings": record,
+        "base": base.hashes(),
+        "pictures": list(subject.sources),
+    }
     history = optimise(
         base,
         [learner],
@@ -186,7 +192,9 @@ def sample(
     height, width = size or (base.size, base.size)
     grain = base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
     if height < grain or width < grain or height % grain or width % grain:
-        raise SemblantError(f"height and width must be multiples of {grain} pixels for {base.name}; got {height}x{width}")
+        raise SemblantError(
+            f"height and width must be multiples of {grain} pixels for {base.name}; got {height}x{width}"
+        )
     view = base.patched(*patches_of(base, concepts), *patches)
     wanted = [(text, seed + k) for text in prompts for k in range(n)]
     images: list[Image.Image] = []
@@ -221,9 +229,22 @@ def measure(
     )
 
 
+def apply_to(concepts: Concept | Sequence[Concept], pipeline: Any) -> Callable[[], None]:
+    """Teach a diffusers Stable Diffusion pipeline the words of concepts; its own loop and scheduler go on as they are.
+
+    Returns a function that takes the words off again. Also bound as `Concept.apply_to(pipeline)`.
+    """
+    base = Base.wrap(pipeline)
+    listed = [concepts] if isinstance(concepts, Concept) else list(concepts)
+    return lend(pipeline, base.patched(*patches_of(base, listed)))
+
+
+Concept.apply_to = apply_to  # type: ignore[attr-defined]
+
+
 def _mean(values: Sequence[float]) -> float:
     finite = [v for v in values if v == v]
     return sum(finite) / len(finite) if finite else float("nan")
 
 
-__all__ = ["fit", "load", "measure", "method", "patches_of", "sample"]
+__all__ = ["apply_to", "fit", "load", "measure", "method", "patches_of", "sample"]

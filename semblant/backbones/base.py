@@ -24,7 +24,7 @@ from semblant.backbones.twin import Hook, twin
 from semblant.errors import SemblantError
 from semblant.ops.schedule import Schedule
 
-ARCHITECTURES = {768: "sd-1", 1024: "sd-2"}
+ARCHITECTURES = {192: "embedded", 768: "sd-1", 1024: "sd-2"}
 """Architectures by the width of their text encodings."""
 
 

@@ -1,9 +1,8 @@
-"""New, untrained networks in the form of Stable Diffusion 1, at a small size, and writing them as a diffusers folder."""
+"""New, untrained networks in the form of a small Stable Diffusion 1, and writing them as a diffusers folder."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from semblant.backbones.base import Base
 from semblant.backbones.loading import text_config
 from semblant.ops.schedule import Schedule
-
 
 Tokenizer = CLIPTokenizer
 
@@ -163,4 +161,5 @@ def plan_record(plan: Blueprint) -> dict[str, Any]:
 
 def plan_from(record: dict[str, Any]) -> Blueprint:
     """The plan that `plan_record` wrote."""
-    return Blueprint(**{k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in record.items()})
+    sizes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    return Blueprint(**sizes)

@@ -76,7 +76,7 @@ def reach(
         portrait = draw([sitter.portrait()])[0]
         subject = Subject((portrait,), "<them>", "person", (None,), (None,), (None,), ("drawn",))
         references = reference_vectors(draw(sitter.others(6)), judges)
-        plain = {"flip": 0.0, "scale": (1.0, 1.0), "jitter": False}
+        plain: dict[str, Any] = {"flip": 0.0, "scale": (1.0, 1.0), "jitter": False}
         one = fit("textual-inversion", base, subject, steps=steps, lr=lr, batch=1)
         ten = fit("sefi-ide", base, subject, steps=steps, lr=lr, expansion="direct", attention_weight=0.0, **plain)
         learner = whole_unet(base, subject, steps, 1e-4)

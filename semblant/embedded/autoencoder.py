@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,7 +23,7 @@ CROP = 64
 """Side of the crops it learns from: a quarter of the picture's work, and as many details."""
 LEARNING_RATE = 1e-3
 KL_WEIGHT = 1e-6
-"""Weight of the divergence from a standard normal, per latent number (Rombach et al. 2022, first-stage configuration)."""
+"""Weight of the divergence from a standard normal (Rombach et al. 2022, first-stage configuration)."""
 EDGE_WEIGHT = 1.0
 """Weight of the error of differences between neighbouring pixels: eyes and mouths are edges."""
 FACE_CROPS = 0.6
@@ -60,7 +62,7 @@ def train_autoencoder(
     work.mkdir(parents=True, exist_ok=True)
     state = work / "autoencoder.safetensors"
     torch.manual_seed(seed)
-    network = new_autoencoder(plan).to(memory_format=torch.channels_last)
+    network: Any = new_autoencoder(plan).to(memory_format=torch.channels_last)
     done = 0
     if state.is_file():
         saved = load_file(state)
@@ -101,7 +103,7 @@ def train_autoencoder(
 
 
 @torch.no_grad()
-def latent_scale(network: nn.Module, pictures: int = 256) -> float:
+def latent_scale(network: Any, pictures: int = 256) -> float:
     """One over the standard deviation of latents over training pictures, the first stage's scaling factor."""
     means = []
     for _, drawn in rendered(9_999):
@@ -112,10 +114,8 @@ def latent_scale(network: nn.Module, pictures: int = 256) -> float:
 
 
 @torch.no_grad()
-def face_psnr(network: nn.Module, people: int = 128) -> dict[str, float]:
-    """Peak signal-to-noise ratio in dB through a round trip, on whole pictures and inside face boxes of held-out people."""
-    import random
-
+def face_psnr(network: Any, people: int = 128) -> dict[str, float]:
+    """Peak signal-to-noise ratio in dB through a round trip, on held-out people: whole pictures and face boxes."""
     scenes = [draw_scene(random.Random(f"psnr {i}"), person_of("heldout", 5_000 + i)) for i in range(people)]
     whole, faces = [], []
     for start in range(0, people, 32):
@@ -126,5 +126,5 @@ def face_psnr(network: nn.Module, people: int = 128) -> dict[str, float]:
         for error, box in zip(squared, drawn.boxes[:, 0].round().long(), strict=True):
             x0, y0, x1, y1 = box.clamp(0, drawn.image.shape[-1]).tolist()
             faces.append(float(error[:, y0:y1, x0:x1].mean()))
-    decibel = lambda errors: round(float(-10 * torch.tensor(errors).log10().mean()), 2)  # noqa: E731
+    decibel = lambda errors: round(float(-10 * torch.tensor(errors).log10().mean()), 2)
     return {"psnr": decibel(whole), "face_psnr": decibel(faces)}

@@ -100,8 +100,13 @@ class Run:
         torch.manual_seed(seed)
         unet = new_unet(plan).to(memory_format=torch.channels_last)
         text = new_text_encoder(plan, tokenizer)
-        named = {**{f"unet.{k}": v for k, v in unet.named_parameters()}, **{f"text.{k}": v for k, v in text.named_parameters()}}
-        optimiser = torch.optim.AdamW(named.values(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        named = {
+            **{f"unet.{k}": v for k, v in unet.named_parameters()},
+            **{f"text.{k}": v for k, v in text.named_parameters()},
+        }
+        optimiser = torch.optim.AdamW(
+            named.values(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
         return Run(unet, text, {k: v.detach().clone() for k, v in named.items()}, optimiser)
 
     def named(self) -> dict[str, Tensor]:
@@ -157,7 +162,7 @@ class Run:
 
 
 def _text_names(stored: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Stored text-encoder weights under the names the running networks use, with or without the `text_model.` prefix."""
+    """Stored text-encoder weights under the names that the running networks use, whatever prefix they carry."""
     found = {}
     for key, value in stored.items():
         for candidate in (f"text.{key}", f"text.{key.removeprefix('text_model.')}"):

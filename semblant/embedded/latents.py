@@ -1,7 +1,7 @@
 """Pictures of the world as numbers on disk: renders for the autoencoder, latents for the base.
 
-A bank is a folder of shards. Each shard holds a run of the endless training set and is written once, whole; a run that is
-interrupted goes on with the next shard.
+A bank is a folder of shards. Each shard holds a run of the endless training set and is written once, whole; a run that
+is interrupted goes on with the next shard.
 """
 
 from __future__ import annotations

@@ -29,7 +29,13 @@ GUIDANCE = 4.0
 
 @torch.no_grad()
 def draw_pictures(
-    base: Base, prompts: Sequence[str], *, seed: int = 0, steps: int = STEPS, guidance: float = GUIDANCE, batch: int = 16
+    base: Base,
+    prompts: Sequence[str],
+    *,
+    seed: int = 0,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    batch: int = 16,
 ) -> Float[Tensor, "n 3 size size"]:
     """One picture in 0..1 of every prompt; picture k starts from seed `seed + k`."""
     pictures = []
@@ -79,7 +85,14 @@ def measure_named(base: Base, judges: Judges, people: int = 24, *, guidance: flo
     for i in range(people):
         index = i * 512 // people
         rng = random.Random(f"named reference {index}")
-        plain: dict[str, Any] = {"style": "photo", "light": "plain", "glasses": "none", "hat": "none", "beard": "none", "dyed": "none"}
+        plain: dict[str, Any] = {
+            "style": "photo",
+            "light": "plain",
+            "glasses": "none",
+            "hat": "none",
+            "beard": "none",
+            "dyed": "none",
+        }
         scenes = [draw_scene(rng, named_person(index), camera="portrait", action="none", **plain) for _ in range(4)]
         made = draw_pictures(base, [f"a photo of {name_of(index)}"] * 2, seed=1000 * i, guidance=guidance)
         gain = identity_gain(made, reference_vectors(render(scenes).image, judges), judges)

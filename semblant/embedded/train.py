@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+
 from semblant.backbones.blueprint import Blueprint, plan_record, read_autoencoder, write_frame, write_part
 from semblant.backbones.vocabulary import word_tokenizer
 from semblant.embedded import autoencoder, diffusion, latents
@@ -28,13 +29,30 @@ WEIGHTS = Path(__file__).parent / "weights"
 def main(arguments: list[str] | None = None) -> None:
     """Run the stages that were asked for."""
     parser = argparse.ArgumentParser(prog="semblant.embedded.train", description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="folder for all states (default: %(default)s)")
-    parser.add_argument("--stage", nargs="+", default=["autoencoder", "latents", "base"], help="what to run: autoencoder, latents, base, judges")
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/embedded"), help="folder for all states (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--stage",
+        nargs="+",
+        default=["autoencoder", "latents", "base"],
+        help="what to run: autoencoder, latents, base, judges",
+    )
     parser.add_argument("--hours", type=float, default=10.0, help="hours for the base stage (default: %(default)s)")
     parser.add_argument("--autoencoder-minutes", type=float, default=20.0)
-    parser.add_argument("--shards", type=int, default=200, help=f"shards of {latents.SHARD} latents (default: %(default)s)")
-    parser.add_argument("--from", dest="warm", choices=["shipped", "nothing"], default="nothing", help="warm-start from the shipped weights")
-    parser.add_argument("--shape", choices=["small", "large"], default="small", help="small trains on two cores, large on a GPU")
+    parser.add_argument(
+        "--shards", type=int, default=200, help=f"shards of {latents.SHARD} latents (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="warm",
+        choices=["shipped", "nothing"],
+        default="nothing",
+        help="warm-start from the shipped weights",
+    )
+    parser.add_argument(
+        "--shape", choices=["small", "large"], default="small", help="small trains on two cores, large on a GPU"
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--compute", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--ship", action="store_true", help="put the results into the package when done")
@@ -55,7 +73,11 @@ def main(arguments: list[str] | None = None) -> None:
     if "latents" in given.stage:
         build_latents(work, given.shards, compute)
     if "base" in given.stage:
-        log.info("base: %.1f hours, ends about %s", given.hours, time.strftime("%H:%M", time.localtime(time.time() + given.hours * 3600)))
+        log.info(
+            "base: %.1f hours, ends about %s",
+            given.hours,
+            time.strftime("%H:%M", time.localtime(time.time() + given.hours * 3600)),
+        )
         warm = WEIGHTS / "base" if given.warm == "shipped" else None
         run = diffusion.train_base(
             work, plan, tokenizer, minutes=given.hours * 60, batch=given.batch, warm=warm, compute=compute
