@@ -125,8 +125,8 @@ class Base:
         """
         view = copy.copy(self)
         together = (*self.patches, *patches)
-        last = {p.word: p for p in together if isinstance(p, WordsPatch) and p.word}
-        view.patches = tuple(p for p in together if not isinstance(p, WordsPatch) or last.get(p.word, p) is p)
+        last = {p.word: p for p in together if isinstance(p, WordsPatch)}
+        view.patches = tuple(p for p in together if not isinstance(p, WordsPatch) or not p.word or last[p.word] is p)
         view._memory = None if self._memory is None else {}
         return view
 
@@ -312,8 +312,7 @@ class Base:
         hooks: dict[str, list[Hook]] = {}
         for patch in features:
             for name in patch.modules:
-                hook: Hook = lambda _m, _i, h, patch=patch, name=name: patch.activation(name, h, moment)
-                hooks.setdefault(name, []).append(hook)
+                hooks.setdefault(name, []).append(_activation(patch, name, moment))
         return hooks
 
 
@@ -321,6 +320,10 @@ def _embedded(rows: Tensor, prompt: Encoded, variant: tuple[Hashable, ...]) -> T
     for word, of_word in zip(prompt.words, variant, strict=True):
         rows = word.embed(rows, prompt, of_word)
     return rows
+
+
+def _activation(patch: FeaturesPatch, name: str, moment: Moment) -> Hook:
+    return lambda _module, _inputs, h: patch.activation(name, h, moment)
 
 
 def digest(module: nn.Module) -> str:

@@ -128,7 +128,7 @@ def prepare(context: Context, moment: Moment, sites: Sequence[Site], encode: Enc
                     entries[key] = len(requests)
                     requests.append((row, variant))
                 chosen.append(entries[key])
-            index[place and place.index, part] = torch.tensor(chosen)
+            index[None if place is None else place.index, part] = torch.tensor(chosen)
     table = encode(requests)
     device = table.device
     for where, chosen_entries in index.items():

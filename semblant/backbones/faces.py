@@ -23,7 +23,7 @@ SIZE = 128
 """Side in pixels at which judges look at pictures."""
 
 MARGIN, RISE = 1.6, 0.12
-"""Side of a frame over the longer side of the face box, and how far it moves up in such sides: room for hair and hats."""
+"""Side of a frame over the longer side of the face box, and how far it moves up in such sides: for hair and hats."""
 
 Frame = Float[Tensor, "n 4"]
 WHOLE = (0.5, 0.45, 0.4, 0.0)

@@ -92,10 +92,12 @@ class Moment:
     def both_halves(self) -> Moment:
         """The moment of the batch [all rows as null, all rows as conditional], sharing the records."""
         n = len(self.role)
+        null: Guidance = "null"
+        conditional: Guidance = "conditional"
         return replace(
             self,
             timestep=torch.cat([self.timestep] * 2),
-            guidance=("null",) * n + ("conditional",) * n,
+            guidance=(null,) * n + (conditional,) * n,
             role=self.role * 2,
             picture=self.picture * 2,
             learner=self.learner * 2,

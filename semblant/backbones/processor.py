@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
-from torch import Tensor, nn
+from torch import Tensor
 
 from semblant.backbones.context import Prepared
 from semblant.backbones.moment import Moment
@@ -82,7 +83,7 @@ class SiteProcessor:
         return weights @ v
 
 
-def install(unet: nn.Module, sites: tuple[Site, ...]) -> None:
+def install(unet: Any, sites: tuple[Site, ...]) -> None:
     """Put a site processor on every attention layer; the U-Net computes what it did before.
 
     Layers that have one keep it. Raises SemblantError when a layer has a processor that does more than plain attention.

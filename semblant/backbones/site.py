@@ -69,7 +69,7 @@ def find_sites(unet: Any) -> tuple[Site, ...]:
     return tuple(sites)
 
 
-def unhandled(unet: nn.Module) -> list[str]:
+def unhandled(unet: Any) -> list[str]:
     """Features of a U-Net that a site cannot follow, in words; empty for the form of Stable Diffusion 1 and 2."""
     config = unet.config
     found = [

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from semblant import __version__, verbs
 from semblant.backbones.base import Base
@@ -26,13 +27,16 @@ from semblant.bench.sitter import Sitter, draw
 from semblant.data.pictures import save_png
 from semblant.data.subject import Subject
 from semblant.errors import FileProblem, SemblantError
+from semblant.methods.index import method_class
 from semblant.training import concepts
 from semblant.training.concepts import Concept
+from semblant.training.optimise import Interrupted, Progress
 from semblant.world.prompts import demo_prompts
 
 WORD, CLASS_WORD = "<maya>", "person"
 OBJECTS = ("guitar", "cup")
 """Words whose attention is shown beside the subject's: a concept must leave them their place."""
+STOPPED = "the demo was stopped; the same command makes it anew"
 TELL_AFTER = 5
 """Steps of a fit before its time is told."""
 
@@ -49,9 +53,11 @@ class Plan:
     sampling_steps: int | None = None
     """None takes the base's own."""
     references: int = 8
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of every method that has them, such as fewer `views`."""
 
 
-QUICK = Plan(steps=80, prompts=4, seeds=1, sampling_steps=12, references=4)
+QUICK = Plan(steps=80, prompts=4, seeds=1, sampling_steps=12, references=4, settings={"views": 32})
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def run(
     _claim(out)
     templates = demo_prompts()[: plan.prompts]
     portrait, references = _sit(out, sitter, plan, say)
-    subject = _read(out / "portrait.png", word, base, say)
+    subject, face = _read(out / "portrait.png", word, base, say)
     prompts = [template.replace("{}", word) for template in templates]
     made = []
     for arm in ARMS:
@@ -125,7 +131,7 @@ def run(
             assert result.concept is not None
             concepts.save(result.concept, out / "concepts" / f"{arm.key}.safetensors")
         say(f"{arm.title}: sampling {plan.seeds * len(templates)} pictures")
-        _sample(result, base, [t.replace("{}", _name(arm, word)) for t in templates], plan, seed, word)
+        _sample(result, base, [t.replace("{}", _name(arm, word)) for t in templates], plan, seed, word, stop)
         made.append(result)
     truth = Made(TRUTH, draw([sitter.truth(prompt) for prompt in prompts]) * plan.seeds)
     say("measuring")
@@ -141,11 +147,11 @@ def run(
         "word": word,
         "class_word": CLASS_WORD,
         "seed": seed,
-        "plan": plan.__dict__,
+        "plan": asdict(plan),
         "prompts": prompts,
         "not_measured": not_measured,
         "arms": {result.arm.key: _record(result) for result in [*made, truth]},
-        "commands": commands(out, base_name, plan, seed, word, templates, base),
+        "commands": commands(plan, out, base_name, face, seed, word, prompts[0]),
         "seconds": round(time.monotonic() - began, 1),
     }
     write_text(out / "report.html", page(results, made, truth, portrait, references))
@@ -174,15 +180,15 @@ def _sit(out: Path, sitter: Sitter, plan: Plan, say: Callable[[str], None]) -> t
     return portrait, references
 
 
-def _read(path: Path, word: str, base: Base, say: Callable[[str], None]) -> Subject:
-    """Read the portrait as any user's picture is read."""
+def _read(path: Path, word: str, base: Base, say: Callable[[str], None]) -> tuple[Subject, str]:
+    """Read the portrait as any user's picture is read; also by which choice of a face."""
     try:
-        return Subject.read(path, word, CLASS_WORD, face="largest", detector=finder(base))
+        return Subject.read(path, word, CLASS_WORD, face="largest", detector=finder(base)), "largest"
     except FileProblem:
         raise
     except SemblantError:
         say("no face was found in the portrait, so the whole picture is learned")
-        return Subject.read(path, word, CLASS_WORD, face="none")
+        return Subject.read(path, word, CLASS_WORD, face="none"), "none"
 
 
 def _fit(
@@ -197,7 +203,7 @@ def _fit(
     arm, began = result.arm, time.monotonic()
     say(f"{arm.title}: fitting, {plan.steps} steps")
 
-    def hear(progress: Any) -> None:
+    def hear(progress: Progress) -> None:
         result.curve.append((progress.step, progress.loss))
         quarter = max(1, progress.steps // 4)
         if progress.step == TELL_AFTER and progress.steps > 4 * TELL_AFTER:
@@ -206,9 +212,11 @@ def _fit(
             say(f"{arm.title}: step {progress.step} of {progress.steps}, loss {progress.loss:.4f}")
 
     assert arm.method is not None
-    result.concept = verbs.fit(
-        arm.method, base, subject, seed=seed, progress=hear, stop=stop, **{**arm.settings, "steps": plan.steps}
-    )
+    settings = _settings(arm, plan)
+    try:
+        result.concept = verbs.fit(arm.method, base, subject, seed=seed, progress=hear, stop=stop, **settings)
+    except Interrupted:
+        raise Interrupted(STOPPED) from None
     result.seconds = time.monotonic() - began
 
 
@@ -216,8 +224,21 @@ def _name(arm: Arm, word: str) -> str:
     return CLASS_WORD if arm.method is None else word
 
 
-def _sample(result: Made, base: Base, prompts: Sequence[str], plan: Plan, seed: int, word: str) -> None:
+def _sample(
+    result: Made,
+    base: Base,
+    prompts: Sequence[str],
+    plan: Plan,
+    seed: int,
+    word: str,
+    stop: Callable[[], bool] | None,
+) -> None:
     """All pictures of an arm; while those of the first seed are made, their attention is watched."""
+
+    def heed(step: int, steps: int, clean: Tensor) -> None:
+        if stop is not None and stop():
+            raise Interrupted(STOPPED)
+
     learned = [result.concept] if result.concept is not None else []
     name = _name(result.arm, word)
     context = base.patched(*verbs.patches_of(base, learned)).text(prompts)
@@ -233,6 +254,7 @@ def _sample(result: Made, base: Base, prompts: Sequence[str], plan: Plan, seed: 
                 patches=gaze.patches() if k == 0 else [],
                 seed=seed + k,
                 steps=plan.sampling_steps,
+                progress=heed,
             )
             if k == 0:
                 _look(result, gaze, start, len(watched[some]), name)
@@ -294,25 +316,29 @@ def _record(result: Made) -> dict[str, Any]:
     }
 
 
-def commands(
-    out: Path, base_name: str, plan: Plan, seed: int, word: str, templates: Sequence[str], base: Base
-) -> list[str]:
+def commands(plan: Plan, out: Path, base_name: str, face: str, seed: int, word: str, prompt: str) -> list[str]:
     """Command lines that do by hand what the demo did: fits, one prompt's pictures, and measuring."""
-    folder = Path(base_name).name if base_name != "embedded" else base_name
-    given, at = f" --base {folder}" if folder != "embedded" else "", out.name or "demo"
+    at, base = out.name or "demo", "" if base_name == "embedded" else f" --base {Path(base_name).name}"
+    steps = f" --steps {plan.sampling_steps}" if plan.sampling_steps else ""
     lines = []
     for arm in ARMS:
-        if arm.method is None:
-            continue
-        extra = "".join(f" --set {key}={value:g}" for key, value in arm.settings.items())
-        lines.append(
-            f'semblant fit {arm.method} {at}/portrait.png --word "{word}" --class-word {CLASS_WORD} --face largest'
-            f"{given} --steps {plan.steps}{extra} --seed {seed} --precision float32 --out {arm.key}.safetensors"
-        )
-    taken = f" --steps {plan.sampling_steps}" if plan.sampling_steps else ""
-    prompt, pictures = templates[0].replace("{}", word), f"-n {plan.seeds} --seed {seed}{taken} --out images"
+        if arm.method is not None:
+            extra = "".join(f" --set {name}={value:g}" for name, value in _settings(arm, plan).items())
+            lines.append(
+                f'semblant fit {arm.method} {at}/portrait.png --word "{word}" --class-word {CLASS_WORD} --face {face}'
+                f"{base}{extra} --seed {seed} --precision float32 --out {arm.key}.safetensors"
+            )
+    pictures = f"-n {plan.seeds} --seed {seed}{steps} --out images"
     return [
         *lines,
-        f'semblant sample "{prompt}" --concept sefi-ide.safetensors{given} {pictures}',
+        f'semblant sample "{prompt}" --concept sefi-ide.safetensors{base} {pictures}',
         f'semblant measure images --subject {at}/references --trained-on {at}/portrait.png --prompt "{prompt}"',
     ]
+
+
+def _settings(arm: Arm, plan: Plan) -> dict[str, Any]:
+    """What an arm's method is given."""
+    assert arm.method is not None
+    known = {setting.name for setting in fields(method_class(arm.method))}
+    common = {name: value for name, value in plan.settings.items() if name in known}
+    return {"steps": plan.steps, **common, **arm.settings}

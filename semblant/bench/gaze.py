@@ -37,9 +37,9 @@ class Gaze(TrajectoryPatch):
     def after(self, x: Tensor, stepped: Tensor, moment: Moment) -> Tensor:
         """Take the maps of the step that was just made; the latent stays as it is."""
         height, width = x.shape[-2:]
-        for map in moment.recorded("map"):
+        for recorded in moment.recorded("map"):
             # Guided calls hold the null rows first and the conditional ones last.
-            mean = map[-len(self.positions) :].float().mean(1)
+            mean = recorded[-len(self.positions) :].float().mean(1)
             factor = round((height * width / mean.shape[1]) ** 0.5)
             grid = -(-height // factor), -(-width // factor)
             for row, (words, looks) in enumerate(zip(self.positions, self.looks, strict=True)):

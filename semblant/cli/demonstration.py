@@ -27,7 +27,7 @@ def demo(
     terminal = Terminal(quiet, json)
     plan = QUICK if quick else Plan()
     loaded = verbs.load(base)
-    with stoppable(terminal.say) as asked_to_stop:
+    with stoppable(terminal.say, "stopping after this step") as asked_to_stop:
         results = run(
             out,
             loaded,

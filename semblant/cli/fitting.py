@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from semblant.cli.interruption import stoppable
-from semblant.cli.terminal import Terminal, duration, memory
+from semblant.cli.terminal import Advance, Terminal, duration, memory
 from semblant.cli.vocabulary import warn_of_photographs, warn_of_unknown_words
 from semblant.errors import FileProblem, SemblantError, closest
 
@@ -118,14 +118,8 @@ def fit(
     for picture in pictures:
         find_pictures(picture)
     loaded = verbs.load(base)
-    subject = Subject.read(
-        pictures,
-        word,
-        class_word,
-        face=face,
-        detector=finder(loaded),
-        consent=consent,  # type: ignore[arg-type]
-    )
+    choice: Any = face
+    subject = Subject.read(pictures, word, class_word, face=choice, detector=finder(loaded), consent=consent)
     warn_of_photographs(terminal, loaded, pictures)
     warn_of_unknown_words(terminal, loaded, class_word)
     settings = verbs.method(method, loaded, **chosen)
@@ -137,8 +131,12 @@ def fit(
         settings = verbs.method(method, loaded, **{**chosen, "steps": asked})
     if force and not resume:
         checkpoint.Store(output.checkpoint).remove()
-    terminal.say(f"{method} learns {word} ({class_word}) from {len(subject.images)} picture(s) on {loaded.name}")
-    with stoppable(terminal.say) as asked_to_stop, terminal.work("fitting") as advance:
+    shown = f"{len(subject.images)} picture{'s' if len(subject.images) > 1 else ''}"
+    terminal.say(f"{method} learns {word} ({class_word}) from {shown} on {loaded.name}")
+    with (
+        stoppable(terminal.say, "stopping after this step, and saving") as asked_to_stop,
+        terminal.work("fitting") as advance,
+    ):
         concept = verbs.fit(
             settings,
             loaded,
@@ -200,8 +198,9 @@ class Teller:
 
     AFTER = 5
 
-    def __init__(self, terminal: Terminal, base: Base, advance: Any) -> None:
-        self.terminal, self.base, self.advance, self.first = terminal, base, advance, None
+    def __init__(self, terminal: Terminal, base: Base, advance: Advance) -> None:
+        self.terminal, self.base, self.advance = terminal, base, advance
+        self.first: int | None = None
 
     def __call__(self, progress: Progress) -> None:
         """Hear of one step."""

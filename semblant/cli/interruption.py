@@ -10,8 +10,10 @@ from types import FrameType
 
 
 @contextmanager
-def stoppable(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+def stoppable(say: Callable[[str], None], promise: str) -> Iterator[Callable[[], bool]]:
     """A function that answers whether somebody asked to stop. Asked a second time, the program stops at once.
+
+    `promise` is said at the first time: what happens until it stops.
 
     Outside the main thread, where Python takes no signals, the answer is always no.
     """
@@ -26,7 +28,7 @@ def stoppable(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
         asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        say("stopping after this step and saving; once more stops at once")
+        say(f"{promise}; once more stops at once")
 
     for number in signals:
         signal.signal(number, hear)

@@ -92,6 +92,8 @@ def root(
     ] = False,
 ) -> None:
     """Teach a text-to-image model who or what is in your pictures; then generate and measure."""
+    # Before any library reads it: a bar over the reading of five small files says nothing.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 fitting.register(app)

@@ -39,7 +39,7 @@ class InOrder(TyperCommand):
 
 
 def names_in(args: Sequence[str]) -> list[str | None]:
-    """For every `--concept` the `--as` that follows it. Raises SemblantError for a name without a concept, or a second."""
+    """For every `--concept` the `--as` that follows it. SemblantError for a name without concept, or a second."""
     found: list[str | None] = []
     words = iter(args)
     for word in words:
@@ -108,7 +108,7 @@ def sample(
         "size": wanted or (loaded.size, loaded.size),
     }
     made: list[dict[str, Any]] = []
-    with stoppable(terminal.say) as asked_to_stop, terminal.work("sampling") as advance:
+    with stoppable(terminal.say, "stopping after this step") as asked_to_stop, terminal.work("sampling") as advance:
         for start in range(0, n, verbs.AT_ONCE):
             count = min(verbs.AT_ONCE, n - start)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,14 @@ from semblant.bench.results import jsonable
 
 EVERY = 10
 """Percent of the work between two lines where there is no terminal to draw a bar on."""
+
+
+Advance = Callable[[int, int, str], None]
+"""`advance(done, total, details)` shows how far long work is."""
+
+
+def _nothing(done: int, total: int, details: str) -> None:
+    """What a quiet command shows."""
 
 
 class _Lines(logging.Handler):
@@ -48,8 +55,6 @@ class Terminal:
         log.setLevel(logging.ERROR if self.quiet else logging.WARNING)
         for name in ("transformers", "diffusers"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        # Read once, when the library is first imported: its bars for reading five small files say nothing.
-        os.environ.setdefault("TQDM_DISABLE", "1")
 
     @property
     def silent(self) -> bool:
@@ -74,13 +79,13 @@ class Terminal:
             self.out.print(text, markup=markup, highlight=False, soft_wrap=not markup)
 
     @contextmanager
-    def work(self, title: str) -> Iterator[Callable[[int, int, str], None]]:
+    def work(self, title: str) -> Iterator[Advance]:
         """Progress of long work: the block calls `advance(done, total, details)`.
 
         A bar on a terminal, else a line every ten percent.
         """
         if self.quiet:
-            yield lambda done, total, details="": None
+            yield _nothing
         elif self.errors.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -91,14 +96,18 @@ class Terminal:
             )
             with Progress(*columns, console=self.errors, transient=False) as bar:
                 task = bar.add_task(title, total=None, details="")
-                yield lambda done, total, details="": bar.update(task, completed=done, total=total, details=details)
+
+                def advance(done: int, total: int, details: str) -> None:
+                    bar.update(task, completed=done, total=total, details=details)
+
+                yield advance
         else:
             yield self._lines(title)
 
-    def _lines(self, title: str) -> Callable[[int, int, str], None]:
+    def _lines(self, title: str) -> Advance:
         said, began = -1, time.monotonic()
 
-        def advance(done: int, total: int, details: str = "") -> None:
+        def advance(done: int, total: int, details: str) -> None:
             nonlocal said
             tenth = done * 100 // max(total, 1) // EVERY
             if tenth > said:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from semblant.cli.terminal import Terminal
-from semblant.errors import FileProblem, GateFailed, SemblantError, closest
+from semblant.errors import FileProblem, GateFailed, SemblantError
 
 if TYPE_CHECKING:
     from semblant.world.scene import Scene, Split
@@ -52,7 +52,7 @@ def render(
 
     terminal = Terminal(quiet, json)
     if split not in SPLITS:
-        raise SemblantError(f"no split {split!r}; possible: {closest(split, list(SPLITS))}")
+        raise SemblantError(f"no split {split!r}; possible: {', '.join(SPLITS)}")
     stem = f"{split}-seed{seed}"
     files = [out / f"{stem}-{k:05d}.png" for k in range(n)]
     if out.exists() and not out.is_dir():
@@ -75,6 +75,7 @@ def render(
                     "visible": sorted(shown(scene)),
                     "boxes": drawn.boxes[k].tolist(),
                     "landmarks": drawn.landmarks[k].tolist(),
+                    "parts_file": file.with_suffix(".parts.png").name,
                     "parts": list(PARTS),
                     "scene": dataclasses.asdict(scene),
                 }

@@ -26,6 +26,7 @@ KL_WEIGHT = 1e-6
 """Weight of the divergence from a standard normal (Rombach et al. 2022, first-stage configuration)."""
 EDGE_WEIGHT = 1.0
 """Weight of the error of differences between neighbouring pixels: eyes and mouths are edges."""
+SAVE_MINUTES = 2.0
 FACE_CROPS = 0.6
 """Share of crops taken around a face."""
 
@@ -53,7 +54,7 @@ def reconstruction_error(made: Tensor, wanted: Tensor) -> Tensor:
 
 
 def train_autoencoder(
-    work: Path, plan: Blueprint, *, minutes: float, seed: int = 0, batch: int = 8, compute: torch.dtype = torch.float32
+    work: Path, plan: Blueprint, *, minutes: float, seed: int = 0, batch: int = 4, compute: torch.dtype = torch.float32
 ) -> nn.Module:
     """Train, or go on training, for some minutes; the state lies in `work` and the result is returned.
 
@@ -71,6 +72,7 @@ def train_autoencoder(
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     generator = torch.Generator().manual_seed(seed + done)
     began, shard = time.monotonic(), 10_000 + done // 1024
+    saved = began
     network.train()
     while (spent := (time.monotonic() - began) / 60) < minutes:
         for _, drawn in rendered(shard, batch=batch):
@@ -93,13 +95,23 @@ def train_autoencoder(
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
             done += len(drawn.image)
-            if done % (batch * 40) == 0:
+            if time.monotonic() - saved > SAVE_MINUTES * 60:
+                _save(network, done, state)
+                saved = time.monotonic()
+            if done % (batch * 80) == 0:
                 record(work / "autoencoder.jsonl", pictures=done, loss=round(float(loss), 5), minutes=round(spent, 2))
         shard += 1
     network.eval()
     network.register_to_config(scaling_factor=latent_scale(network))
-    save_file({**network.state_dict(), "pictures": torch.tensor(done)}, state)
+    _save(network, done, state)
     return network
+
+
+def _save(network: Any, done: int, path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    weights = {name: weight.detach().contiguous() for name, weight in network.state_dict().items()}
+    save_file({**weights, "pictures": torch.tensor(done)}, temporary)
+    temporary.replace(path)
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ SNR_CAP = 5.0
 AVERAGE = 0.999
 """Decay of the exponential moving average that is shipped; shorter in the first steps."""
 SAVE_MINUTES = 10.0
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 MARKS = (25_000, 50_000, 100_000, 200_000, 400_000, 800_000, 1_600_000)
 """Presentations after which a snapshot is kept for the learning curve."""
 
@@ -136,10 +137,12 @@ class Run:
                 weight.copy_(tensors[f"weight.{name}"])
                 self.average[name].copy_(tensors[f"average.{name}"])
         packed = self.optimiser.state_dict()
-        for i, name in enumerate(self.named()):
-            keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"moment.{k}.{name}" in tensors]
-            if keys:
-                packed["state"][i] = {k: tensors[f"moment.{k}.{name}"] for k in keys}
+        for i, (name, weight) in enumerate(self.named().items()):
+            stored = {k: tensors[f"moment.{k}.{name}"] for k in MOMENTS if f"moment.{k}.{name}" in tensors}
+            # The fused update walks memory, not indices: moments must lie in memory as their weight does.
+            packed["state"][i] = {
+                k: value if k == "step" else torch.empty_like(weight).copy_(value) for k, value in stored.items()
+            }
         self.optimiser.load_state_dict(packed)
 
     def warm_start(self, folder: Path) -> None:

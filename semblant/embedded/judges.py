@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,14 @@ def train_judges(
     pictures: int = 12_000,
     seed: int = 0,
     device: str = "cpu",
+    more: bool = False,
 ) -> dict[str, float]:
     """Train the judges (`only` those named) into `out`, each for about `minutes_each`; the last loss of each.
 
     `autoencoder` gives pictures back (0..1) as an encoder and decoder leave them; some of the pictures are then seen
-    so. `work` keeps the drawn pictures and half-trained judges: interrupted training goes on from there. Raises
-    SemblantError for an unknown name.
+    so. `work` keeps the drawn pictures and half-trained judges: interrupted training goes on from there. Judges that
+    were trained to the end stay as they are, or with `more` go another round. Raises SemblantError for an
+    unknown name.
     """
     for name in only or ():
         if name not in WEIGHTS:
@@ -95,7 +97,7 @@ def train_judges(
         if isinstance(judge, networks.Clip):
             _start_from_reader(judge, work / f"{name.replace('clip', 'attributes')}.state.safetensors")
         step = STEPS[name.partition("-")[0]](bank, own_seed, device)
-        losses[name] = _train(name, judge, step, minutes_each * weight, work, own_seed)
+        losses[name] = _train(name, judge, step, minutes_each * weight, work, own_seed, more)
         networks.save(judge, out / f"{name}.safetensors")
     return losses
 
@@ -111,24 +113,35 @@ def _start_from_reader(clip: networks.Clip, state: Path) -> None:
         )
 
 
-@dataclass
+LEARNING_RATE = 2e-3
+
+
+def _optimizer(judge: nn.Module) -> torch.optim.AdamW:
+    return torch.optim.AdamW(judge.parameters(), lr=LEARNING_RATE, weight_decay=0.02, betas=(0.9, 0.98))
+
+
+@dataclass(frozen=True)
 class Schedule:
     """How many steps fit into the time, decided once and kept with the state, so that a resumed run ends the same."""
 
     total: int
     bf16: bool
+    round: int = 0
+    """How often it was trained to the end before."""
 
 
-def _train(name: str, judge: nn.Module, step: Step, minutes: float, work: Path, seed: int, lr: float = 2e-3) -> float:
+def _train(name: str, judge: nn.Module, step: Step, minutes: float, work: Path, seed: int, more: bool) -> float:
     """AdamW, a short warm-up and a linear way down to zero; the state is saved every minute."""
     judge.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=lr, weight_decay=0.02, betas=(0.9, 0.98))
     path = work / f"{name}.state.safetensors"
-    restored = _restore(path, judge, optimizer) if path.exists() else None
-    if restored:
-        done, loss_now, schedule = restored
-    else:
-        done, loss_now, schedule = 0, math.nan, _plan(judge, step, minutes, seed)
+    optimizer = _optimizer(judge)
+    done, loss_now, schedule = _restore(path, judge, optimizer) if path.exists() else (0, math.nan, None)
+    if schedule is not None and more and done >= schedule.total:
+        optimizer = _optimizer(judge)
+        done, loss_now, schedule = 0, math.nan, _plan(judge, step, minutes, seed, schedule.round + 1)
+    schedule = schedule or _plan(judge, step, minutes, seed, 0)
+    lr = LEARNING_RATE * (0.6 if schedule.round else 1.0)
+    seed += 500_009 * schedule.round  # other batches in every round
     log.info("%s: %d of %d steps, %s", name, done, schedule.total, "bf16" if schedule.bf16 else "float32")
     saved = time.monotonic()
     for at in range(done, schedule.total):
@@ -161,7 +174,7 @@ def _loss(judge: nn.Module, step: Step, seed: int, at: int, bf16: bool) -> Tenso
         return step(judge, generator)
 
 
-def _plan(judge: nn.Module, step: Step, minutes: float, seed: int) -> Schedule:
+def _plan(judge: nn.Module, step: Step, minutes: float, seed: int, round: int) -> Schedule:
     """Time a few steps in both precisions, without learning from them: time of the processor, so that a busy machine
     trains no less."""
     on_cpu = next(judge.parameters()).device.type == "cpu"
@@ -178,7 +191,7 @@ def _plan(judge: nn.Module, step: Step, minutes: float, seed: int) -> Schedule:
     judge.zero_grad()
     judge.load_state_dict(kept)
     bf16 = speed[True] < 0.9 * speed[False]
-    return Schedule(max(8, int(minutes * 60 / speed[bf16])), bf16)
+    return Schedule(max(8, int(minutes * 60 / speed[bf16])), bf16, round)
 
 
 def _keep(
@@ -189,7 +202,7 @@ def _keep(
         tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    about = {"done": done, "loss": loss, "total": schedule.total, "bf16": schedule.bf16}
+    about = {"done": done, "loss": loss, "schedule": asdict(schedule)}
     save_file(tensors, partial, {"about": json.dumps(about)})
     partial.replace(path)
 
@@ -205,4 +218,4 @@ def _restore(path: Path, judge: nn.Module, optimizer: torch.optim.Optimizer) -> 
             _, index, part = name.split(".")
             state.setdefault(int(index), {})[part] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return about["done"], about["loss"], Schedule(about["total"], about["bf16"])
+    return about["done"], about["loss"], Schedule(**about["schedule"])

@@ -74,7 +74,8 @@ def build_shard(path: Path, shard: int, encode: Callable[[Tensor], Tensor], devi
         latents.append(encode(drawn.image * 2 - 1).half().cpu())
         weights.append((face_weight(drawn) * 32).round().to(torch.uint8).cpu())
     temporary = path.with_suffix(".tmp")
-    save_file({"latents": torch.cat(latents), "weights": torch.cat(weights)}, temporary, metadata={"shard": str(shard)})
+    tensors = {"latents": torch.cat(latents).contiguous(), "weights": torch.cat(weights).contiguous()}
+    save_file(tensors, temporary, metadata={"shard": str(shard)})
     temporary.replace(path)
 
 

@@ -139,7 +139,7 @@ def test_a_few_steps_lower_the_loss(bank, kind, monkeypatch):
 
 def test_interrupted_training_ends_where_it_would_have(work, bank, tmp_path, monkeypatch):
     monkeypatch.setattr(judge_steps, "BATCH", 8)
-    monkeypatch.setattr(recipe, "_plan", lambda *_: recipe.Schedule(6, bf16=False))
+    monkeypatch.setattr(recipe, "_plan", lambda *arguments: recipe.Schedule(6, False, arguments[-1]))
     monkeypatch.setattr(recipe, "network", lambda name: networks.Attributes(VALUES, (4, 4), (4, 4), 4, 8))
     monkeypatch.setattr(recipe, "fill", lambda *_: bank)
 
@@ -164,6 +164,11 @@ def test_interrupted_training_ends_where_it_would_have(work, bank, tmp_path, mon
     again, resumed = trained(tmp_path / "resumed", stop_after=3)
     assert losses == again
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    done_already, same = trained(tmp_path / "whole")
+    assert done_already == losses and all(torch.equal(whole[name], same[name]) for name in whole)
+    recipe.train_judges(tmp_path / "whole" / "out", 1, only=("attributes-a",), work=tmp_path / "whole", more=True)
+    better = networks.load(tmp_path / "whole" / "out" / "attributes-a.safetensors").state_dict()
+    assert not torch.equal(better["out.weight"], whole["out.weight"])
 
 
 def test_an_unknown_judge_is_refused(tmp_path):

@@ -248,6 +248,15 @@ def test_locked_keys_stay_the_class_words():
         assert torch.equal(keys, made.class_row.expand_as(keys)) and not torch.equal(values, keys)
 
 
+def test_one_update_moves_the_drawn_stage_alone_even_with_locked_keys():
+    # The gradient of locked rows is a strided view, which an optimiser must not read as if it were contiguous.
+    made = learner(replace(DIRECT, key_lock=True))
+    made.timesteps = lambda *_: torch.tensor([450])
+    optimise(base(), [made], seeds=[0], steps=1)
+    moved = (made.tensors()["rows"] - made.class_row).flatten(1).abs().amax(1)
+    assert moved.nonzero().flatten().tolist() == [2]
+
+
 def test_a_concept_is_five_key_and_value_rows_in_the_order_of_generation():
     concept = verbs.fit(replace(QUICK, steps=1), base(), subject())
     rows = concept.tensors["rows"]
@@ -366,6 +375,13 @@ def test_chosen_sites_only():
 def test_maps_are_no_larger_than_the_bases_own():
     assert seen(replace(DIRECT, attention_size=32)) == seen(replace(DIRECT, attention_size=8))
     assert seen(replace(DIRECT, attention_size=4)) < seen(DIRECT)
+
+
+def test_a_choice_of_no_site_is_refused():
+    made = learner(replace(DIRECT, attention_sites=(0.5, 0.5)))
+    made.begin(seeded())
+    with pytest.raises(SemblantError, match="holds none of 4 sites"):
+        made.patches()
 
 
 def test_weight_zero_compares_nothing():

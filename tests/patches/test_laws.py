@@ -202,7 +202,7 @@ def test_nested_views_keep_both(base):
 def test_the_order_of_attachment_across_kinds_is_irrelevant(base):
     patches = [row.make(base, 1.0) for row in FIVE]
     expected = make(base.patched(*patches), "a photo of <v>")
-    for order in itertools.islice(itertools.permutations(patches), 0, None, 17):
+    for order in itertools.islice(itertools.permutations(patches), 0, None, 29):
         assert torch.equal(make(base.patched(*order), "a photo of <v>"), expected)
 
 
@@ -216,7 +216,7 @@ def test_threads_with_views_of_one_base_do_not_meet(pair, base):
     wrong: list[int] = []
 
     def work(i: int) -> None:
-        for _ in range(4):
+        for _ in range(3):
             if not torch.equal(make(*views[i]), alone[i]):
                 wrong.append(i)
 

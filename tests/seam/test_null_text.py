@@ -12,7 +12,7 @@ from semblant.backbones.patch import TrajectoryPatch
 from semblant.sampling.loop import Branches, ddim_invert, guided, optimise_step, sample_latents
 from semblant.sampling.solvers import ddim, points
 
-STEPS, GUIDANCE = 5, 7.5
+STEPS, GUIDANCE = 4, 7.5
 
 
 class NullTexts(TrajectoryPatch):
@@ -56,7 +56,7 @@ def test_optimised_nulls_reconstruct_what_plain_guidance_does_not(base, latents)
     rebuilt = lambda view: sample_latents(view, path[0], branches, steps=STEPS, guidance=GUIDANCE)
     error = lambda made: float((made - x0).square().mean())
     plain = error(rebuilt(base))
-    nulls = optimised(base, branches, path, inner_steps=12)
+    nulls = optimised(base, branches, path, inner_steps=10)
     with_nulls = error(rebuilt(base.patched(NullTexts(branches, nulls))))
     unchanged = [base.encodings(branches.null)] * STEPS
     assert with_nulls < 0.2 * plain

@@ -151,6 +151,8 @@ class FaceWise(AttentionPatch):
         self.settings, self.reference, self.compared = settings, reference, compared
         self.names = {site.name for site in sites if first <= (site.index + 0.5) / len(sites) < last}
         self.finest = min(site.factor for site in sites)
+        if not self.names:
+            raise SemblantError(f"attention_sites {first}, {last} holds none of {len(sites)} sites; all are 0, 1")
 
     def rewrite(self, site: Site, moment: Moment, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Record the error per row; what the site computes stays as it was."""

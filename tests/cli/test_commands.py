@@ -1,0 +1,260 @@
+"""What command lines write and say when all goes well."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+Run = Callable[..., Any]
+FACE = ("--word", "<maya>", "--class-word", "person", "--face", "none")
+
+
+def fit(run: Run, base: Path, portrait: Path, *more: Any, method: str = "sefi-ide") -> Any:
+    quick = ("--set", "views=2") + (("--set", "calibration_draws=1") if method == "sefi-ide" else ())
+    return run("fit", method, portrait, *FACE, "--base", base, *quick, *more)
+
+
+def test_fit_writes_a_concept_that_says_how_it_was_made(run: Run, base: Path, portrait: Path) -> None:
+    from semblant.training import concepts
+
+    result = fit(run, base, portrait, "--steps", 2, "--seed", 7, "--consent", "asked", "--json", "--out", "maya")
+    assert result.exit_code == 0, result.stderr
+    answer, concept = json.loads(result.stdout), concepts.load("maya.safetensors")
+    assert answer["concept"] == "maya.safetensors" and answer["steps"] == 2 and answer["seed"] == 7
+    assert concept.word == "<maya>" and concept.consent == "asked" and concept.settings["views"] == 2
+    assert concept.settings["attention_weight"] == 0.003 and len(concept.pictures) == 1
+    assert not Path("maya.checkpoint").exists()
+
+
+def test_fit_tells_of_its_progress_in_plain_lines(run: Run, base: Path, portrait: Path) -> None:
+    result = fit(run, base, portrait, "--steps", 12, method="textual-inversion")
+    assert "fitting: 12 of 12, loss" in result.stderr and "steps to go, about" in result.stderr
+    assert result.stdout.startswith("<maya> is in maya.safetensors, after 12 steps")
+    assert Path("maya.embedding.safetensors").exists() and "maya.embedding.safetensors" in result.stdout
+
+
+def test_quiet_is_silent(run: Run, base: Path, portrait: Path) -> None:
+    result = fit(run, base, portrait, "--steps", 1, "--quiet", method="textual-inversion")
+    # transformers, when something imported it before the command could say otherwise, draws a bar of its own.
+    said = [line for line in result.output.split("\n") if line.strip() and "Loading weights" not in line]
+    assert result.exit_code == 0 and said == [] and Path("maya.safetensors").exists()
+
+
+def test_the_same_seed_gives_the_same_concept(run: Run, base: Path, portrait: Path) -> None:
+    from semblant.training import concepts
+
+    for name, seed in (("one", 3), ("two", 3), ("three", 4)):
+        assert fit(run, base, portrait, "--steps", 2, "--seed", seed, "--out", name, "-q").exit_code == 0
+    one, two, three = (concepts.load(f"{name}.safetensors").tensors["rows"] for name in ("one", "two", "three"))
+    assert one.equal(two) and not one.equal(three)
+
+
+def test_a_budget_settles_the_steps(run: Run, base: Path, portrait: Path) -> None:
+    result = fit(run, base, portrait, "--budget", "0.01s", "--json", method="textual-inversion")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["steps"] == 1 and "allow for 1 of 5000 steps" in result.stderr
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_concept(
+    run: Run, base: Path, portrait: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semblant.cli import fitting
+    from semblant.training import concepts
+
+    whole = fit(run, base, portrait, "--steps", 4, "--precision", "float32", "--out", "whole")
+    assert whole.exit_code == 0, whole.stderr
+    told = fitting.Teller.__call__
+
+    def stop_at_two(self: Any, progress: Any) -> None:
+        told(self, progress)
+        if progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    half = ("--steps", 4, "--precision", "float32", "--out", "half")
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting.Teller, "__call__", stop_at_two)
+        stopped = fit(run, base, portrait, *half)
+    assert stopped.exit_code == 130 and "`--resume`" in stopped.stderr and "step 2" in stopped.stderr
+    assert not Path("half.safetensors").exists() and Path("half.checkpoint").is_dir()
+    anew = fit(run, base, portrait, *half)
+    assert anew.exit_code == 3 and "--resume" in anew.stderr and Path("half.checkpoint").is_dir()
+    resumed = fit(run, base, portrait, *half, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    one, other = (concepts.load(f"{name}.safetensors").tensors["rows"] for name in ("whole", "half"))
+    assert one.equal(other) and not Path("half.checkpoint").exists()
+
+
+def test_sample_writes_pictures_that_say_how_they_were_made(run: Run, base: Path, concept: Path) -> None:
+    from semblant.data.pictures import digest, read_settings
+
+    line = ("sample", "a photo of <maya> / ../../etc", "--concept", f"{concept}:0.5", "--base", base, "-n", 2)
+    result = run(*line, "--steps", 2, "--seed", 5, "--size", "48x32", "--json")
+    assert result.exit_code == 0, result.stderr
+    made = json.loads(result.stdout)["pictures"]
+    assert [entry["file"] for entry in made] == [f"images/a-photo-of-maya-etc-seed{seed}.png" for seed in (5, 6)]
+    settings = read_settings(made[0]["file"])
+    assert settings["seed"] == 5 and settings["steps"] == 2 and settings["guidance"] == 7.5
+    assert settings["concepts"][0]["sha256"] == digest(concept) and settings["concepts"][0]["strength"] == 0.5
+    with Image.open(made[0]["file"]) as picture:
+        assert picture.size == (48, 32) and "by semblant" in picture.info["generated"]
+    assert str(concept.parent).encode() not in Path(made[0]["file"]).read_bytes()
+    again = json.loads(run(*line, "--steps", 2, "--seed", 5, "--size", "48x32", "--json").stdout)["pictures"]
+    assert again[0]["file"] == "images/a-photo-of-maya-etc-seed5-2.png" and Path(made[0]["file"]).exists()
+    assert Image.open(again[0]["file"]).tobytes() == Image.open(made[0]["file"]).tobytes()
+
+
+def test_a_name_belongs_to_the_concept_before_it(run: Run, base: Path, concept: Path) -> None:
+    line = ("sample", "<maya> and <ada> on the beach", "--base", base, "--steps", 1, "--json")
+    result = run(*line, "--concept", concept, "--concept", f"{concept}:0.7", "--as", "<ada>")
+    assert result.exit_code == 0, result.stderr
+    used = json.loads(result.stdout)["pictures"][0]["concepts"]
+    assert [(entry["word"], entry["strength"]) for entry in used] == [("<maya>", 1.0), ("<ada>", 0.7)]
+
+
+def test_measure_answers_with_plain_numbers(run: Run, portrait: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from semblant import verbs
+    from semblant.cli.measuring import MEANING
+    from semblant.metrics.report import Scores
+
+    given: dict[str, Any] = {}
+
+    def measured(images: Any, **more: Any) -> Scores:
+        given.update(more, images=images)
+        return Scores(n=len(images), detect=1.0, prompt=0.25, identity=float("nan"), facts_by_name={"hat": 0.5})
+
+    monkeypatch.setattr(verbs, "measure", measured)
+    result = run("measure", portrait, "--subject", portrait, "--trained-on", portrait, "--prompt", "a person", "--json")
+    answer = json.loads(result.stdout)
+    assert set(MEANING) <= set(answer) and answer["n"] == 1 and answer["identity"] is None
+    assert given["prompt"] == "a person" and len(given["subject"]) == len(given["trained_on"]) == 1
+    assert "0.250" in run("measure", portrait, "--prompt", "a person").stdout
+
+
+def test_measure_takes_each_pictures_own_prompt(
+    run: Run, base: Path, concept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semblant import verbs
+    from semblant.metrics.report import Scores
+
+    for prompt in ("a cat", "a photo of <maya>"):
+        extra = ("--concept", concept) if "maya" in prompt else ()
+        assert run("sample", prompt, *extra, "--base", base, "--steps", 1, "--size", 32).exit_code == 0
+    heard: list[Any] = []
+    monkeypatch.setattr(verbs, "measure", lambda images, **more: heard.append(more["prompt"]) or Scores(2, 0.0, 0.0))
+    assert run("measure", "images", "-q").exit_code == 0
+    assert heard == [["a cat", "a photo of <maya>"]]
+
+
+def test_help_shows_every_setting_with_its_source(run: Run) -> None:
+    import dataclasses
+
+    from semblant.methods.index import methods
+
+    for name, kind in methods().items():
+        said = " ".join(run("fit", name, "--help").stdout.split())
+        assert "--class-word" in said
+        for field in dataclasses.fields(kind):
+            assert field.name in said, f"{name} {field.name}"
+    assert "0.003" in run("fit", "sefi-ide", "--help").stdout and "Sec. 6.1" in run("fit", "sefi-ide", "--help").stdout
+
+
+def test_every_setting_has_a_sentence() -> None:
+    from semblant.cli.declared import settings
+    from semblant.methods.index import methods
+
+    for name, kind in methods().items():
+        assert [s.name for s in settings(kind) if not s.source] == [], name
+
+
+def test_list_show_and_cite(run: Run) -> None:
+    assert "sefi-ide" in run("list").stdout and "sefi-ide" in run("list", "tokens", "--base", "sd-1").stdout
+    names = [entry["name"] for entry in json.loads(run("list", "--json").stdout)["methods"]]
+    assert {"sefi-ide", "textual-inversion"} <= set(names)
+    shown = run("show", "sefi-ide").stdout
+    assert "2402.00631" in shown and "attention_weight" in shown and "lambda" in shown
+    settings = {entry["name"]: entry for entry in json.loads(run("show", "sefi-ide", "--json").stdout)["settings"]}
+    assert settings["attention_weight"]["default"] == 0.003
+    entry = run("cite", "sefi-ide").stdout
+    assert entry.startswith("@misc{li2024sefiide,") and "author        = {Yang Li and " in entry
+    assert entry.count("{") == entry.count("}")
+
+
+def test_world_render_writes_pictures_with_their_labels(run: Run) -> None:
+    from semblant.world.scene import Scene
+
+    result = run("world", "render", "--n", 3, "--seed", 4, "--split", "tune", "--same-identity", "--out", "w", "--json")
+    assert result.exit_code == 0, result.stderr
+    names = json.loads(result.stdout)["pictures"]
+    labels = [json.loads((Path("w") / name).with_suffix(".json").read_text()) for name in names]
+    scenes = [Scene.from_json(json.dumps(label["scene"])) for label in labels]
+    assert len({scene.people[0].identity for scene in scenes}) == 1 and len(set(scenes)) == 3
+    assert len(labels[0]["landmarks"][0]) == 5 and labels[0]["facts"]["style"] == scenes[0].style
+    with Image.open(Path("w") / names[0]) as picture, Image.open(Path("w") / labels[0]["parts_file"]) as parts:
+        assert picture.size == parts.size == (128, 128)
+        assert parts.mode == "L" and parts.getextrema()[1] < len(labels[0]["parts"])
+    others = run("world", "render", "--n", 2, "--out", "x", "--json")
+    assert others.exit_code == 0 and run("world", "render", "--n", 2, "--out", "x").exit_code == 3
+
+
+def test_world_words(run: Run) -> None:
+    said = run("world", "words").stdout.split()
+    assert "guitar" in said and "sks" in said and len(said) == len(set(said))
+
+
+def test_words_and_photographs_that_the_embedded_base_does_not_know_are_named(portrait: Path, caplog: Any) -> None:
+    from types import SimpleNamespace
+
+    from semblant.cli.terminal import Terminal
+    from semblant.cli.vocabulary import warn_of_photographs, warn_of_unknown_words
+
+    embedded: Any = SimpleNamespace(architecture="embedded")
+    other: Any = SimpleNamespace(architecture="sd-1")
+    unknown = warn_of_unknown_words(Terminal(), embedded, "a photo of <maya> and zorb on a zeppelin", ["zorb"])
+    assert unknown == ["zeppelin"] and "'zeppelin'" in caplog.text
+    assert warn_of_unknown_words(Terminal(), other, "a zeppelin") == []
+    assert warn_of_photographs(Terminal(), embedded, [portrait]) and "never seen a photograph" in caplog.text
+    assert not warn_of_photographs(Terminal(), other, [portrait])
+
+
+def test_drawn_pictures_are_no_photographs(run: Run) -> None:
+    from types import SimpleNamespace
+
+    from semblant.cli.terminal import Terminal
+    from semblant.cli.vocabulary import warn_of_photographs
+
+    assert run("world", "render", "--n", 1, "--out", "w").exit_code == 0
+    embedded: Any = SimpleNamespace(architecture="embedded")
+    drawn = [path for path in Path("w").glob("*.png") if "parts" not in path.name]
+    assert not warn_of_photographs(Terminal(), embedded, drawn)
+
+
+def test_world_judges_exits_with_four_when_a_gate_is_missed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from semblant.backbones import judges
+    from semblant.embedded import gates
+
+    found = [gates.at_least("good", 0.99, 0.9), gates.stated("told", 0.5)]
+    monkeypatch.setattr(gates, "calibrate", dict)
+    monkeypatch.setattr(gates, "write_card", lambda measured: None)
+    monkeypatch.setattr(judges, "load_judges", lambda which: None)
+    monkeypatch.setattr(gates, "gates", lambda *args, **more: found)
+    assert run("world", "judges").exit_code == 0
+    found.append(gates.at_least("bad", 0.1, 0.9))
+    missed = run("world", "judges", "--json")
+    assert missed.exit_code == 4 and "bad" in missed.stderr and json.loads(missed.stdout)["passed"] is False
+
+
+def test_the_help_needs_nothing_heavy() -> None:
+    code = "import sys, semblant.cli.main; print([m for m in ('torch', 'numpy', 'PIL') if m in sys.modules])"
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]", f"imported after {time.monotonic() - began:.1f} s"

@@ -1,0 +1,130 @@
+"""Training the embedded base, at a tiny size: captions as tokens, exact resume, and files a pipeline can load."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from semblant.backbones.blueprint import (
+    Blueprint,
+    Tokenizer,
+    new_autoencoder,
+    plan_from,
+    plan_record,
+    write_frame,
+    write_part,
+)
+from semblant.backbones.loading import load
+from semblant.backbones.vocabulary import word_tokenizer
+from semblant.embedded import autoencoder, diffusion, latents
+from semblant.ops.schedule import Schedule
+from semblant.world.captions import PUNCTUATION, words, write
+from semblant.world.renderer import render
+from semblant.world.scene import draw_training_scene
+
+PLAN = Blueprint(size=32, unet=(16, 32), heads=2, width=32, text_layers=1, autoencoder=(8, 8, 16))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return word_tokenizer([*words(), *PUNCTUATION])
+
+
+@pytest.fixture
+def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A work folder with one small shard of invented latents."""
+    monkeypatch.setattr(latents, "SHARD", 8)
+    monkeypatch.setattr(diffusion, "SHARD", 8)
+    folder = tmp_path / "latents"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "latents": torch.randn(8, 4, 8, 8, generator=generator).half(),
+        "weights": torch.full((8, 1, 8, 8), 32, dtype=torch.uint8),
+    }
+    save_file(tensors, folder / "00000.safetensors", metadata={"shard": "0"})
+    return tmp_path
+
+
+def test_fast_tokenising_is_the_tokenizers_own(tokenizer: Tokenizer) -> None:
+    fast = diffusion.Words(tokenizer)
+    captions = [write(draw_training_scene(i), random.Random(i)) for i in range(100)] + [""]
+    slow = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    assert torch.equal(fast(captions), slow)
+
+
+def steps(run: diffusion.Run, work: Path, tokenizer: Tokenizer, count: int) -> list[float]:
+    rows = diffusion.Presentations(work / "latents")
+    rows.refresh()
+    fast, schedule = diffusion.Words(tokenizer), Schedule.scaled_linear()
+    return [
+        diffusion._step(run, *rows.draw(2, run.seen), fast, schedule, 0, torch.float32) for _ in range(count)
+    ]
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(bank: Path, tokenizer: Tokenizer) -> None:
+    whole = diffusion.Run.fresh(PLAN, tokenizer)
+    losses = steps(whole, bank, tokenizer, 4)
+    first = diffusion.Run.fresh(PLAN, tokenizer)
+    steps(first, bank, tokenizer, 2)
+    first.save(bank / "base.safetensors")
+    second = diffusion.Run.fresh(PLAN, tokenizer, seed=9)
+    second.restore(bank / "base.safetensors")
+    assert steps(second, bank, tokenizer, 2) == losses[2:]
+    for name, weight in whole.named().items():
+        assert torch.equal(weight, second.named()[name]), name
+        assert torch.equal(whole.average[name], second.average[name]), name
+
+
+def test_what_is_shipped_loads_as_a_base_and_warm_starts_a_run(bank: Path, tokenizer: Tokenizer) -> None:
+    run = diffusion.Run.fresh(PLAN, tokenizer)
+    steps(run, bank, tokenizer, 1)
+    folder = bank / "shipped"
+    write_frame(folder, tokenizer)
+    write_part(folder, "vae", new_autoencoder(PLAN))
+    run.ship(folder)
+    base = load(folder)
+    context = base.text("a photo of a person")
+    assert context.rows[0].positions["person"] == (5,)
+    table = next(name for name in run.average if name.endswith("token_embedding.weight"))
+    half = run.average[table].half().float()
+    assert torch.equal(base.text_encoder.get_input_embeddings().weight, half)
+    warm = diffusion.Run.fresh(PLAN, tokenizer, seed=5)
+    warm.warm_start(folder)
+    for name, average in run.average.items():
+        assert torch.equal(warm.named()[name], average.half().float()), name
+
+
+def test_plans_survive_json() -> None:
+    assert plan_from(plan_record(PLAN)) == PLAN
+    assert len(Blueprint.large().unet) == 3
+
+
+def test_faces_weigh_more_than_people_and_people_more_than_places() -> None:
+    drawn = render([draw_training_scene(0)], 64)
+    weight = latents.face_weight(drawn)
+    assert weight.shape == (1, 1, 16, 16)
+    x0, y0, x1, y1 = (drawn.boxes[0, 0] / 4).round().long().tolist()
+    middle = weight[0, 0, (y0 + y1) // 2, (x0 + x1) // 2]
+    assert float(middle) == latents.FACE_WEIGHT
+    assert float(weight.min()) == 1.0
+
+
+def test_reconstruction_error_is_zero_for_the_picture_itself_and_sees_a_blur() -> None:
+    picture = render([draw_training_scene(1)], 64).image * 2 - 1
+    assert float(autoencoder.reconstruction_error(picture, picture)) == 0
+    blurred = torch.nn.functional.avg_pool2d(picture, 3, 1, 1)
+    shifted = picture + (blurred - picture).abs().mean()
+    assert autoencoder.reconstruction_error(blurred, picture) > autoencoder.reconstruction_error(shifted, picture)
+
+
+def test_the_autoencoder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autoencoder, "latent_scale", lambda network: 1.0)
+    first = autoencoder.train_autoencoder(tmp_path, PLAN, minutes=0.0)
+    again = autoencoder.train_autoencoder(tmp_path, PLAN, minutes=0.0, seed=3)
+    for one, other in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
