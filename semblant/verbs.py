@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from PIL import Image
@@ -48,7 +48,19 @@ def method(name: str, base: Base | None = None, **settings: Any) -> Method:
         if given not in fields:
             raise SemblantError(f"{name} has no setting {given!r}; did you mean {closest(given, list(fields))}?")
     preset = kind.presets.get(base.architecture, {}) if base is not None else {}
-    return kind(**{key: _as_declared(key, value, fields[key].default) for key, value in {**preset, **settings}.items()})
+    return _build(kind, {**preset, **settings})
+
+
+def _build(kind: type[Method], settings: Mapping[str, Any]) -> Method:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    declared = get_type_hints(kind)
+    values = {}
+    for key, value in settings.items():
+        choices = get_args(declared[key]) if get_origin(declared[key]) is Literal else ()
+        if choices and value not in choices:
+            raise SemblantError(f"the setting {key} is one of {', '.join(map(str, choices))}; got {value!r}")
+        values[key] = _as_declared(key, value, fields[key].default)
+    return kind(**values)
 
 
 def _as_declared(name: str, value: Any, default: Any) -> Any:
@@ -152,9 +164,9 @@ def patches_of(base: Base, concepts: Sequence[Concept]) -> list[Patch]:
     for concept in concepts:
         require_base(concept, base)
         kind = method_class(concept.method)
-        fields = {f.name: f for f in dataclasses.fields(kind)}
-        settings = {k: _as_declared(k, v, fields[k].default) for k, v in concept.settings.items() if k in fields}
-        patches += kind(**settings).concept_patches(base, concept)
+        known = {f.name for f in dataclasses.fields(kind)}
+        settings = {key: value for key, value in concept.settings.items() if key in known}
+        patches += _build(kind, settings).concept_patches(base, concept)
     return patches
 
 

@@ -174,7 +174,11 @@ class Identity(nn.Module):
         self.out = Places(widths[-1], dim)
 
     def forward(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> Float[Tensor, "n dim"]:
-        return F.normalize(self.out(self.trunk(crops(images, frames))[-1]), dim=-1)
+        return F.normalize(self.estimate(images, frames), dim=-1)
+
+    def estimate(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> Float[Tensor, "n dim"]:
+        """The vector before it is made a unit one: the numbers of the person, in a space of the judge's own."""
+        return self.out(self.trunk(crops(images, frames))[-1])
 
 
 class Look(nn.Module):

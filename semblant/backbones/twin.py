@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from semblant.errors import SemblantError
+
 Hook = Callable[[nn.Module, Any, Any], Any]
 """A forward hook, `hook(module, inputs, output)`; what it returns replaces the output unless it is None."""
 Value = TypeVar("Value")
@@ -19,8 +21,14 @@ def twin(network: nn.Module, weights: Mapping[str, Tensor], hooks: Mapping[str, 
 
     Only modules on the way to a change are copied, none of their weights. The network itself is left alone, so that
     other threads may run it meanwhile, and the twin stays what it is until gradient checkpointing ran it again.
-    Raises KeyError for a name that the network lacks.
+    Raises KeyError for a name that the network lacks, SemblantError where something replaced a module's forward method.
     """
+    if "forward" in vars(network):
+        # It is bound to the network, so the twin would run that and silently ignore its own changes.
+        raise SemblantError(
+            f"the forward method of {type(network).__name__} was replaced (by CPU offloading, perhaps), which patches "
+            "cannot follow. Undo it first; for a pipeline, call pipeline.remove_all_hooks()."
+        )
     made = copy.copy(network)
     made._parameters = dict(network._parameters)
     made._modules = dict(network._modules)

@@ -19,8 +19,7 @@ def word_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
     """A byte-pair tokenizer with 77 positions in which each of `words` (lower case) is exactly one token.
 
     A word that CLIP cuts ("close-up", "3d") becomes one token a piece. Words outside the list fall apart into single
-    characters and known pieces. Raises ValueError when a word cannot be
-    made one token.
+    characters and known pieces. Raises ValueError when a word cannot be made one token.
     """
     ordered = sorted({piece for word in words for piece in PIECE.findall(word)})
     characters = sorted(

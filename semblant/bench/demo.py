@@ -45,8 +45,8 @@ TELL_AFTER = 5
 class Plan:
     """How much the demo does."""
 
-    steps: int = 400
-    """Updates per fit."""
+    steps: int = 300
+    """Updates per fit: with these the whole demo takes some four minutes on two cores."""
     prompts: int = 8
     seeds: int = 2
     """Pictures per prompt and arm: the first is shown, all are measured."""

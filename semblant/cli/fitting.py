@@ -60,7 +60,7 @@ class WithSettings(TyperCommand):
 def fit(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="Name of a method; `semblant list` shows all.")],
     pictures: Annotated[
-        list[Path], typer.Argument(metavar="PICTURE...", help="Pictures of the subject, or folders of them.")
+        list[Path], typer.Argument(metavar="PICTURES", help="Pictures of the subject, or folders of them.")
     ],
     word: Annotated[str, typer.Option("--word", help="What the subject is called in prompts, such as `<maya>`.")],
     class_word: Annotated[str, typer.Option("--class-word", help="What it is: person, dog, backpack ...")],

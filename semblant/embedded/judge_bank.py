@@ -59,7 +59,7 @@ def parameters(identity: Identity) -> list[float]:
             value = value if shows else 0.5
         vector.append((value - 0.5) * 12**0.5)
     for name, options in CHOICES.items():
-        vector += [1.0 * (getattr(identity, name) == option) for option in options]
+        vector += [(getattr(identity, name) == option) - 1 / len(options) for option in options]
     return vector
 
 

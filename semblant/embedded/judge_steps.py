@@ -60,7 +60,7 @@ def _rows(bank: Bank, generator: torch.Generator) -> Tensor:
 
 
 def identity_step(bank: Bank, seed: int, device: str) -> Step:
-    """Image vectors find their people among the batch and made-up strangers; worsened twins stay near."""
+    """Estimates lie near the people's numbers, image vectors find their people among made-up strangers, twins stay near."""
     project = person_projection(seed, bank.people.shape[1]).to(device)
     rng = random.Random(seed)
     crowd = torch.tensor([parameters(person_of("train", rng.randrange(10**9))) for _ in range(4096)])
@@ -73,7 +73,9 @@ def identity_step(bank: Bank, seed: int, device: str) -> Step:
         images = _seen(bank, rows, generator, device)
         images[:TWINS] = bank.pictures(rows[:TWINS]).to(device)
         frames = _frames(bank, rows, generator, misses=0.0).to(device)
-        found = judge(images, frames).float()
+        assert isinstance(judge, networks.Identity)
+        estimate = judge.estimate(images, frames).float()
+        found = F.normalize(estimate, dim=-1)
         people = bank.people[rows[:BATCH]]
         alike = crowd[torch.randint(0, len(crowd), (4, BATCH), generator=generator)]
         alike[:, :, shared + hair] = people[:, shared + hair]
@@ -86,7 +88,9 @@ def identity_step(bank: Bank, seed: int, device: str) -> Step:
         hit = F.one_hot(own, len(targets)).bool()
         logits = SCALE * (true - MARGIN * hit.float()).masked_fill(same & ~hit, -1e4)
         twins = 1 - (found[:TWINS] * found[-TWINS:]).sum(-1)
-        return F.cross_entropy(logits, own) + 2 * (1 - true[hit]).mean() + 2 * twins.mean()
+        numbers = people.to(device)[own]
+        missed = F.smooth_l1_loss(estimate @ project.T, numbers, beta=0.5)
+        return 6 * missed + 0.3 * F.cross_entropy(logits, own) + 2 * twins.mean()
 
     return step
 

@@ -81,7 +81,8 @@ class Course:
             return
         self.skipped_in_a_row = 0
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            # The fused update walks memory, not indices: a gradient must lie in memory as its parameter does.
+            parameter.grad = torch.empty_like(parameter).copy_(gradient) if gradient is not None else None
         if settings.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip, norm)
         self.optimiser.step()

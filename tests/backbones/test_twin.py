@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from semblant.backbones.twin import twin
+from semblant.errors import SemblantError
 
 
 @pytest.fixture
@@ -38,3 +39,11 @@ def test_a_twin_keeps_the_networks_own_hooks(network):
 def test_an_unknown_name_is_refused(network, name):
     with pytest.raises(KeyError):
         twin(network, {name: torch.zeros(1)}, {})
+
+
+def test_a_replaced_forward_method_is_refused_where_it_would_void_a_change(network):
+    """As accelerate does it for offloading: the method stays bound to the module it was taken from."""
+    network[0].forward = network[0].forward
+    with pytest.raises(SemblantError, match=r"Sequential was replaced.*remove_all_hooks"):
+        twin(network, {"0.0.weight": torch.zeros(3, 2)}, {})
+    twin(network, {"1.weight": torch.zeros(2, 3)}, {})

@@ -11,8 +11,6 @@ from semblant.patches.words import LearnedWord, class_word_table
 from semblant.training.learner import Example, Learner, Optimiser, denoising_error
 from semblant.training.optimise import optimise
 
-STAGES = 5
-
 
 class FaceWise(AttentionPatch):
     """Compares where the pixels look, with the learned word and with the class word in its place (Eq. 1)."""
@@ -31,7 +29,7 @@ class StageWords(Learner):
     """Five stages of a key row and a value row."""
 
     def __init__(self, base, latent, word, weight=30.0):
-        table = nn.Parameter(class_word_table(base, "person", (STAGES, 1, 2, 1)))
+        table = nn.Parameter(class_word_table(base, "person", (5, 1, 2, 1)))
         super().__init__({"table": table}, Optimiser(lr=5e-3), steps=4)
         self.latent, self.word, self.weight = latent, word, weight
         self.class_row = base.token_row("person")
@@ -44,8 +42,7 @@ class StageWords(Learner):
         table = self.parameters["table"].clone()
         if table.requires_grad:
             table.register_hook(lambda gradient: setattr(self, "gradient", gradient))
-        words = LearnedWord(self.word, table, self.class_row, stage_of_timestep(STAGES))
-        return [words, FaceWise(self.reference)]
+        return [LearnedWord(self.word, table, self.class_row, stage_of_timestep(5)), FaceWise(self.reference)]
 
     def loss(self, moment, prediction, batch):
         errors = torch.stack(moment.recorded("face-wise error"))
@@ -89,8 +86,8 @@ def test_the_face_wise_error_reaches_the_keys(base, latents):
 
 
 def test_the_error_is_zero_where_the_word_is_the_class_word(base, latents):
-    same = [first_step(base, learners(base, latents, ["<a>"], w, spread=0.0), [0])[0][0] for w in (30.0, 0.0)]
-    assert same[0] == pytest.approx(same[1], rel=1e-6)
+    losses = [first_step(base, learners(base, latents, ["<a>"], w, spread=0.0), [0])[0] for w in (30.0, 0.0)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 def test_training_both_moves_both(base, latents):

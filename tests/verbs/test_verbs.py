@@ -52,6 +52,7 @@ def test_settings_are_read_in_the_type_of_their_default() -> None:
         ({"steps": "1.5"}, "whole number"),
         ({"lr": "fast"}, "a number"),
         ({"split": "perhaps"}, "true or false"),
+        ({"expansion": "modul"}, "module, direct"),
     ],
 )
 def test_wrong_settings_are_refused_with_what_would_be_right(settings: dict[str, object], says: str) -> None:

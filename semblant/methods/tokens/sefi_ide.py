@@ -47,15 +47,15 @@ class SeFiIDE(Method):
     """One subject as stages of key and value words."""
 
     steps: int = 1000
-    """Updates (Sec. 6.1: about five minutes; its epochs over one picture are updates)."""
+    """Updates (paper: about five minutes; its epochs over one picture are updates)."""
     lr: float = 0.005
-    """Learning rate of Adam (Sec. 6.1)."""
+    """Learning rate of Adam (paper)."""
     batch: int = 1
     """Pictures per update; unpublished, and only 1 fits the published time."""
     stages: int = 5
-    """Equal parts of the schedule, each with rows of its own (Sec. 4.2; Table 2 tries 1 and 10)."""
+    """Equal parts of the schedule, each with rows of its own (paper; its ablation tries 1 and 10)."""
     split: bool = True
-    """Whether keys and values read different rows (Sec. 4.2)."""
+    """Whether keys and values read different rows (paper)."""
     expansion: Literal["module", "direct"] = "module"
     """What makes the rows: the network, or nothing (every row is a parameter and starts at the class word)."""
     residual: bool = False
@@ -67,14 +67,14 @@ class SeFiIDE(Method):
     key_lock: bool = False
     """Whether keys stay the class word's: the limit of an infinite attention weight."""
     attention_weight: float = 0.003
-    """Weight of the face-wise error, lambda (Sec. 6.1). 0 leaves it out."""
+    """Weight of the face-wise error, lambda (paper). 0 leaves it out."""
     attention_calibrate: bool = True
     """Whether 0.003 is taken to mean that both losses pull equally hard on the keys at the start, other weights in
     proportion; the published number means little, since the paper leaves open how the error is summed."""
     calibration_draws: int = 16
     """Draws of noise and timestep behind that balance."""
     attention_tokens: Literal["all", "prompt", "placeholder"] = "all"
-    """Whose maps are compared: options 3, 2 and 1 of Table 2."""
+    """Whose maps are compared: options 3, 2 and 1 of the paper's ablation."""
     attention_space: Literal["softmax", "scores"] = "softmax"
     """Compare maps after (Eq. 1) or before the softmax ("attention score" in Algorithm 1)."""
     attention_reduction: Reduction = "sum"
@@ -84,13 +84,13 @@ class SeFiIDE(Method):
     attention_size: int = 32
     """Side to which maps are resized (Algorithm 1), or the base's largest map where that is smaller."""
     flip: float = 0.5
-    """Chance of a mirrored picture (Sec. 6.1)."""
+    """Chance of a mirrored picture (paper)."""
     scale: tuple[float, float] = (0.1, 1.0)
-    """Least and largest side of the picture on its canvas (Sec. 6.1)."""
+    """Least and largest side of the picture on its canvas (paper)."""
     canvas: Literal["black", "mean", "reflect"] = "black"
     """What surrounds a picture made smaller (black in the code of Celeb Basis, whose wording the paper shares)."""
     jitter: bool = True
-    """Change colours a little (Sec. 6.1; amounts of Celeb Basis)."""
+    """Change colours a little (paper; amounts of Celeb Basis)."""
     mask_loss: bool = False
     """Whether the denoising error counts inside the subject's mask only."""
     views: int = 128

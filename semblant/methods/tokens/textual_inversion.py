@@ -1,7 +1,7 @@
 """Textual Inversion: one word for what a few pictures show.
 
 Gal et al., 2022. arXiv 2208.01618
-Learns   the input row of one new word, starting at a coarse class word (Sec. 4)
+Learns   the input row of one new word, starting at a coarse class word
 Loss     denoising error (Eq. 2)
 Leaves   every base weight and every other word as it was
 Notes    The released code multiplies the learning rate by the batch size, and on Stable Diffusion adds the first
@@ -46,9 +46,9 @@ class TextualInversion(Method):
     """One subject as one word, or a few in a row."""
 
     steps: int = 5000
-    """Updates (Sec. 4.3; the released configuration runs 6,100)."""
+    """Updates (paper; the released configuration runs 6,100)."""
     lr: float = 5e-3
-    """Learning rate of AdamW for one picture per update (Sec. 4.3)."""
+    """Learning rate of AdamW for one picture per update (paper and released code)."""
     scale_lr: bool = True
     """Whether the learning rate is multiplied by `batch` (released code)."""
     weight_decay: float = 1e-2
@@ -56,11 +56,11 @@ class TextualInversion(Method):
     batch: int = 2
     """Pictures per update (released configuration for Stable Diffusion; 4 for the paper's own base)."""
     num_vectors: int = 1
-    """Rows that the word takes in a prompt (Sec. 5.3 tries 2 and 3)."""
+    """Rows that the word takes in a prompt (the paper also tries several)."""
     anchor_weight: float = 0.0
-    """Weight of the squared distance to the starting row (released code, where it is 0; Sec. 5.3 tries it)."""
+    """Weight of the squared distance to the starting row (released code, where it is 0)."""
     templates: Literal["object", "style"] = "object"
-    """Training prompts: 27 for a thing or person, or those for a style (App. B and released code)."""
+    """Training prompts: 27 for a thing or person, or those for a style (released code)."""
     flip: float = 0.5
     """Chance of a mirrored picture (released code)."""
     mask_loss: bool = False
