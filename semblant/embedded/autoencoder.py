@@ -21,11 +21,12 @@ log = logging.getLogger(__name__)
 
 CROP = 64
 """Side of the crops it learns from: a quarter of the picture's work, and as many details."""
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 4e-4
+"""Higher rates stay for long in a grey world: at 2e-3 colours had not come after 190 steps, at 3e-4 they had."""
 KL_WEIGHT = 1e-6
 """Weight of the divergence from a standard normal (Rombach et al. 2022, first-stage configuration)."""
-EDGE_WEIGHT = 1.0
-"""Weight of the error of differences between neighbouring pixels: eyes and mouths are edges."""
+SQUARED_WEIGHT = 2.0
+"""Weight of the squared error beside the absolute one: it brings colours early, the other sharpness."""
 SAVE_MINUTES = 2.0
 FACE_CROPS = 0.6
 """Share of crops taken around a face."""
@@ -46,11 +47,9 @@ def crops(images: Tensor, boxes: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def reconstruction_error(made: Tensor, wanted: Tensor) -> Tensor:
-    """Absolute error of pixels plus that of their differences to the right and below."""
-    error = (made - wanted).abs().mean()
-    for axis in (-1, -2):
-        error = error + EDGE_WEIGHT * (made.diff(dim=axis) - wanted.diff(dim=axis)).abs().mean()
-    return error
+    """Absolute error of pixels plus the weighted squared one."""
+    difference = made - wanted
+    return difference.abs().mean() + SQUARED_WEIGHT * difference.square().mean()
 
 
 def train_autoencoder(
@@ -80,7 +79,7 @@ def train_autoencoder(
             if spent >= minutes:
                 break
             for group in optimiser.param_groups:
-                group["lr"] = LEARNING_RATE * min(1.0, (done + 400) / 4000) * max(0.02, 1 - spent / minutes)
+                group["lr"] = LEARNING_RATE * min(1.0, (done + 20) / 400) * max(0.02, 1 - spent / minutes)
             # Each picture gives two crops: rendering costs more than learning from one of them.
             images = torch.cat([crops(drawn.image * 2 - 1, drawn.boxes, generator) for _ in range(2)])
             images = images.contiguous(memory_format=torch.channels_last)

@@ -60,7 +60,7 @@ def _rows(bank: Bank, generator: torch.Generator) -> Tensor:
 
 
 def identity_step(bank: Bank, seed: int, device: str) -> Step:
-    """Estimates lie near the people's numbers, image vectors find their people among made-up strangers, twins stay near."""
+    """Estimates lie near the numbers of the people, and find them among made-up strangers; worsened twins stay near."""
     project = person_projection(seed, bank.people.shape[1]).to(device)
     rng = random.Random(seed)
     crowd = torch.tensor([parameters(person_of("train", rng.randrange(10**9))) for _ in range(4096)])

@@ -1,6 +1,6 @@
 """The recipe that trains the judges from the world: seeded, resumable judge by judge, on one core if need be.
 
-Identity learns against the true people rather than a list of classes: an image vector has to find its person, as
+Identity learns against the true people rather than a list of classes: an image vector has to estimate its person, as
 projected numbers, among the batch and among made-up strangers who share skin and hair with it (CosFace margin, arXiv
 1801.09414). So every person drawn is a new class, and cosines follow the distance between people. The towers of CLIP
 start from the look of their attribute reader. Copy A and copy B differ in shape, in seed and in the order of pictures.

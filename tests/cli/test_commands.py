@@ -35,7 +35,7 @@ def test_fit_writes_a_concept_that_says_how_it_was_made(run: Run, base: Path, po
     answer, concept = json.loads(result.stdout), concepts.load("maya.safetensors")
     assert answer["concept"] == "maya.safetensors" and answer["steps"] == 2 and answer["seed"] == 7
     assert concept.word == "<maya>" and concept.consent == "asked" and concept.settings["views"] == 2
-    assert concept.settings["attention_weight"] == 0.003 and len(concept.pictures) == 1
+    assert concept.settings["calibration_draws"] == 1 and len(concept.pictures) == 1
     assert not Path("maya.checkpoint").exists()
 
 
@@ -159,16 +159,15 @@ def test_measure_takes_each_pictures_own_prompt(
 
 
 def test_help_shows_every_setting_with_its_source(run: Run) -> None:
-    import dataclasses
-
+    from semblant.cli.declared import settings, shown
     from semblant.methods.index import methods
 
     for name, kind in methods().items():
-        said = " ".join(run("fit", name, "--help").stdout.split())
-        assert "--class-word" in said
-        for field in dataclasses.fields(kind):
-            assert field.name in said, f"{name} {field.name}"
-    assert "0.003" in run("fit", "sefi-ide", "--help").stdout and "Sec. 6.1" in run("fit", "sefi-ide", "--help").stdout
+        text = run("fit", name, "--help").stdout
+        assert "--class-word" in text
+        for setting in settings(kind):
+            row = next(line.split() for line in text.splitlines() if line.split()[:1] == [setting.name])
+            assert shown(setting.default) in row and setting.source.split()[0] in row, f"{name} {setting.name}"
 
 
 def test_every_setting_has_a_sentence() -> None:
@@ -180,13 +179,15 @@ def test_every_setting_has_a_sentence() -> None:
 
 
 def test_list_show_and_cite(run: Run) -> None:
+    from semblant.methods.index import method_class
+
     assert "sefi-ide" in run("list").stdout and "sefi-ide" in run("list", "tokens", "--base", "sd-1").stdout
     names = [entry["name"] for entry in json.loads(run("list", "--json").stdout)["methods"]]
     assert {"sefi-ide", "textual-inversion"} <= set(names)
     shown = run("show", "sefi-ide").stdout
     assert "2402.00631" in shown and "attention_weight" in shown and "lambda" in shown
     settings = {entry["name"]: entry for entry in json.loads(run("show", "sefi-ide", "--json").stdout)["settings"]}
-    assert settings["attention_weight"]["default"] == 0.003
+    assert settings["attention_weight"]["default"] == method_class("sefi-ide")().attention_weight  # type: ignore[attr-defined]
     entry = run("cite", "sefi-ide").stdout
     assert entry.startswith("@misc{li2024sefiide,") and "author        = {Yang Li and " in entry
     assert entry.count("{") == entry.count("}")

@@ -32,13 +32,24 @@ def bank(work):
 
 
 def test_a_bank_is_drawn_once(work, bank, monkeypatch):
-    monkeypatch.setattr(judge_bank, "draw", None)
+    drawn: list[int] = []
+    real = judge_bank.draw
+    monkeypatch.setattr(judge_bank, "draw", lambda scenes, *rest: drawn.append(len(scenes)) or real(scenes, *rest))
     again = judge_bank.fill(work / "bank", "train", 24)
+    assert drawn == [1]  # only to see that the world is still the same
     assert torch.equal(again.images, bank.images) and len(bank) == 24
     boxes = bank.boxes
     assert (boxes[:, 2:] > boxes[:, :2]).all() and boxes.min() > -32 and boxes.max() < 160
     for points in bank.landmarks.unbind(1):
         assert ((points > boxes[:, :2]) & (points < boxes[:, 2:])).float().mean() > 0.9
+
+
+def test_pictures_of_an_older_world_are_drawn_again(tmp_path, caplog):
+    bank = judge_bank.fill(tmp_path, "tune", 4)
+    (chunk,) = tmp_path.iterdir()
+    judge_bank._write({"images": 255 - bank.images, "boxes": bank.boxes, "landmarks": bank.landmarks}, chunk)
+    assert torch.equal(judge_bank.fill(tmp_path, "tune", 4).images, bank.images)
+    assert chunk.name in caplog.text
 
 
 def test_a_bank_keeps_what_the_autoencoder_gives_back(tmp_path):
