@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -153,7 +153,7 @@ def fill(
     loaded = []
     for rows in _chunks(total):
         path = folder / f"{split}-{rows.start:06d}-{len(rows)}.safetensors"
-        if not path.exists() or _outdated(path, split, rows.start, device):
+        if _outdated(path, partial(_picture, split, rows.start, device)):
             parts = [
                 draw([scene_of(split, i) for i in rows[at : at + draw_at_once]], SIZE, device)
                 for at in range(0, len(rows), draw_at_once)
@@ -169,31 +169,39 @@ def fill(
     return Bank(split, together["images"], together["boxes"], together["landmarks"], back)
 
 
-def _outdated(path: Path, split: Split, first: int, device: str) -> bool:
-    """Whether the world draws the first picture of a chunk otherwise by now: then the chunk teaches what is not true."""
-    was, (now, _, _) = load_file(path)["images"][:1], draw([scene_of(split, first)], SIZE, device)
-    outdated = float((now.float() - was.float()).abs().mean()) > 1
+def _picture(split: Split, index: int, device: str) -> UInt8[Tensor, "1 3 s s"]:
+    return draw([scene_of(split, index)], SIZE, device)[0]
+
+
+def _outdated(path: Path, first: Callable[[], Tensor]) -> bool:
+    """Whether a chunk is missing, or its first picture would be another by now: then it teaches what is not true."""
+    if not path.exists():
+        return True
+    outdated = float((first().float() - load_file(path)["images"][:1].float()).abs().mean()) > 1
     if outdated:
-        log.warning("the world has changed since %s was drawn; drawing it again", path.name)
+        log.warning("the world or the autoencoder has changed since %s was drawn; drawing it again", path.name)
     return outdated
 
 
 def _round_trips(folder: Path, split: str, images: Tensor, round_trip: Callable[[Tensor], Tensor]) -> Tensor:
+    @torch.no_grad()
+    def back(rows: range) -> Tensor:
+        parts = (images[at : min(at + 16, rows.stop)].float() / 255 for at in rows[::16])
+        return torch.cat([(round_trip(part).clamp(0, 1) * 255).round().to(torch.uint8).cpu() for part in parts])
+
     loaded = []
     for rows in _chunks(len(images)):
         path = folder / f"{split}-back-{rows.start:06d}-{len(rows)}.safetensors"
-        if not path.exists():
-            with torch.no_grad():
-                back = torch.cat([round_trip(images[i : i + 16].float() / 255) for i in rows[::16]])
-            _write({"images": (back.clamp(0, 1) * 255).round().to(torch.uint8)[: len(rows)]}, path)
+        if _outdated(path, partial(back, rows[:1])):
+            _write({"images": back(rows)}, path)
         loaded.append(load_file(path)["images"])
     return torch.cat(loaded) if loaded else images[:0]
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
-    partial.replace(path)
+    unfinished = path.with_suffix(".partial")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished)
+    unfinished.replace(path)
 
 
 # Quantisation tables of the JPEG standard (ITU-T T.81, annex K.1).

@@ -35,7 +35,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """A frozen dataclass whose fields are the paper's settings; the docstring under each field says where it comes from."""
+    """A frozen dataclass of the paper's settings; the docstring under each field says where its value comes from."""
 
     card: ClassVar[Card]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

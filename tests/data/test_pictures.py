@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 import struct
 import zlib
 from pathlib import Path
@@ -247,15 +246,9 @@ def text(path: Path) -> None:
     path.write_text("I am not a picture, but my name says so.\n" * 20)
 
 
-class Trap:
-    """What a pickle would run when it is loaded."""
-
-    def __reduce__(self):
-        return (os.mkdir, (os.environ["TRAP"],))
-
-
 def pickled(path: Path) -> None:
-    path.write_bytes(pickle.dumps(Trap()))
+    """A pickle, written byte by byte, that would end the process when loaded."""
+    path.write_bytes(b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93\x8c\x10raise SystemExit\x85R.")
 
 
 def truncated_jpeg(path: Path) -> None:

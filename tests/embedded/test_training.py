@@ -61,9 +61,7 @@ def steps(run: diffusion.Run, work: Path, tokenizer: Tokenizer, count: int) -> l
     rows = diffusion.Presentations(work / "latents")
     rows.refresh()
     fast, schedule = diffusion.Words(tokenizer), Schedule.scaled_linear()
-    return [
-        diffusion._step(run, *rows.draw(2, run.seen), fast, schedule, 0, torch.float32) for _ in range(count)
-    ]
+    return [diffusion._step(run, *rows.draw(2, run.seen), fast, schedule, 0, torch.float32) for _ in range(count)]
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(bank: Path, tokenizer: Tokenizer) -> None:
@@ -117,7 +115,7 @@ def test_faces_weigh_more_than_people_and_people_more_than_places() -> None:
 def test_reconstruction_error_is_zero_for_the_picture_itself_and_known_for_a_shift() -> None:
     picture = render([draw_training_scene(1)], 64).image * 2 - 1
     assert float(autoencoder.reconstruction_error(picture, picture)) == 0
-    assert float(autoencoder.reconstruction_error(picture + 0.5, picture)) == pytest.approx(0.5 + 2 * 0.25)
+    assert float(autoencoder.reconstruction_error(picture + 0.5, picture)) == pytest.approx(0.5 + 2 * 0.25 + 4 * 0.5)
 
 
 def test_the_autoencoder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

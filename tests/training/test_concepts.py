@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +115,11 @@ def test_dying_while_writing_leaves_the_old_file(
     assert path.read_bytes() != before
 
 
+PICKLE = b"\x80\x04\x8c\x02os\x8c\x05mkdir\x93\x8c\x06sprung\x85R."
+OLD_PICKLE = b"cos\nmkdir\n(Vsprung\ntR."
+"""Both would make a folder when loaded; written byte by byte, in the newest and the oldest form."""
+
+
 class Trap:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("sprung",)
@@ -127,8 +131,8 @@ def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         [
             lambda path: torch.save(Trap(), path),
             lambda path: torch.save(Trap(), path, _use_new_zipfile_serialization=False),
-            lambda path: path.write_bytes(pickle.dumps(Trap())),
-            lambda path: path.write_bytes(pickle.dumps(Trap(), protocol=0)),
+            lambda path: path.write_bytes(PICKLE),
+            lambda path: path.write_bytes(OLD_PICKLE),
         ]
     ):
         path = tmp_path / f"{number}.safetensors"
