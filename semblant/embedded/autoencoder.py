@@ -29,8 +29,8 @@ KL_WEIGHT = 1e-6
 SQUARED_WEIGHT = 2.0
 """Weight of the squared error beside the absolute one: it brings colours early, the other sharpness."""
 COLOUR_WEIGHT = 4.0
-"""Weight of the error of block colours. Four channels would rather carry texture than a second axis of colour; but green
-and grey clothes are facts, and the weave of a hat is not."""
+"""Weight of the error of block colours. Four channels would rather carry texture than a second axis of colour; but
+green and grey clothes are facts, and the weave of a hat is not."""
 SAVE_MINUTES = 2.0
 FACE_CROPS = 0.6
 """Share of crops taken around a face."""
@@ -51,7 +51,7 @@ def crops(images: Tensor, boxes: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def reconstruction_error(made: Tensor, wanted: Tensor) -> Tensor:
-    """Absolute error of pixels, plus the weighted squared one, plus the weighted error of the colours of 4 x 4 blocks."""
+    """Absolute error of pixels, plus the weighted squared one and the weighted error of the colours of 4 x 4 blocks."""
     difference = made - wanted
     colours = F.avg_pool2d(difference, 4).abs().mean()
     return difference.abs().mean() + SQUARED_WEIGHT * difference.square().mean() + COLOUR_WEIGHT * colours
