@@ -16,8 +16,12 @@ from pathlib import Path
 import torch
 
 from semblant.backbones.blueprint import Blueprint, plan_record, read_autoencoder, write_frame, write_part
+from semblant.backbones.judges import load_judges
+from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
-from semblant.embedded import autoencoder, diffusion, latents
+from semblant.embedded import autoencoder, diffusion, latents, quality
+from semblant.embedded.gates import calibrate
+from semblant.embedded.judges import train_judges
 from semblant.world.captions import PUNCTUATION, words
 
 log = logging.getLogger("semblant.embedded")
@@ -35,8 +39,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--stage",
         nargs="+",
-        default=["autoencoder", "latents", "base"],
-        help="what to run: autoencoder, latents, base, judges",
+        default=["autoencoder", "latents", "base", "judges", "card"],
+        choices=["autoencoder", "latents", "base", "judges", "card"],
+        help="what to run (default: %(default)s)",
     )
     parser.add_argument("--hours", type=float, default=10.0, help="hours for the base stage (default: %(default)s)")
     parser.add_argument("--autoencoder-minutes", type=float, default=20.0)
@@ -54,6 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--shape", choices=["small", "large"], default="small", help="small trains on two cores, large on a GPU"
     )
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument(
+        "--judge-minutes", type=float, default=5.0, help="minutes for each judge (default: %(default)s)"
+    )
+    parser.add_argument("--captions", type=int, default=512, help="captions the card measures (default: %(default)s)")
     parser.add_argument("--compute", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--ship", action="store_true", help="put the results into the package when done")
     given = parser.parse_args(arguments)
@@ -83,8 +92,13 @@ def main(arguments: list[str] | None = None) -> None:
             work, plan, tokenizer, minutes=given.hours * 60, batch=given.batch, warm=warm, compute=compute
         )
         (work / "plan.json").write_text(json.dumps({**plan_record(plan), "presentations": run.seen}) + "\n")
+    if "judges" in given.stage:
+        train_judges(WEIGHTS / "judges", given.judge_minutes, work=work / "judges")
+        calibrate(WEIGHTS / "judges")
     if given.ship:
         ship(work)
+    if "card" in given.stage:
+        write_card(work, given.captions)
 
 
 @torch.no_grad()
@@ -107,6 +121,21 @@ def build_latents(work: Path, shards: int, compute: torch.dtype) -> None:
             began = time.monotonic()
             latents.build_shard(path, shard, encode)
             log.info("shard %d of %d in %.0f s", shard + 1, shards, time.monotonic() - began)
+
+
+def write_card(work: Path, captions: int) -> None:
+    """Measure the base in the work folder with judges B; write what it is to `card.json` beside the shipped weights."""
+    base, judges = load(work / "base"), load_judges("B")
+    plan = json.loads((work / "plan.json").read_text())
+    lines = [json.loads(line) for line in (work / "autoencoder.jsonl").read_text().splitlines()]
+    card = {
+        "base": {"presentations": plan.pop("presentations"), **quality.measure_base(base, judges, captions)},
+        "named people": {"identity_gain": quality.measure_named(base, judges)},
+        "autoencoder": {**lines[-1], "pictures": max(line.get("pictures", 0) for line in lines)},
+        "plan": plan,
+    }
+    (WEIGHTS / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    log.info("%s", json.dumps(card))
 
 
 def ship(work: Path) -> None:

@@ -115,7 +115,15 @@ def test_faces_weigh_more_than_people_and_people_more_than_places() -> None:
 def test_reconstruction_error_is_zero_for_the_picture_itself_and_known_for_a_shift() -> None:
     picture = render([draw_training_scene(1)], 64).image * 2 - 1
     assert float(autoencoder.reconstruction_error(picture, picture)) == 0
-    assert float(autoencoder.reconstruction_error(picture + 0.5, picture)) == pytest.approx(0.5 + 2 * 0.25 + 4 * 0.5)
+    assert float(autoencoder.reconstruction_error(picture + 0.5, picture)) == pytest.approx(0.5 + 2 * 0.25)
+
+
+def test_block_colours_tell_green_from_grey_and_purple_from_blue() -> None:
+    named = {"green": (-1.0, 1.0, -1.0), "grey": (0.0, 0.0, 0.0), "purple": (1.0, -1.0, 1.0), "blue": (-1.0, -1.0, 1.0)}
+    seen = {k: autoencoder.block_colours(torch.tensor(v).view(1, 3, 1, 1).expand(1, 3, 4, 4)) for k, v in named.items()}
+    assert torch.allclose(seen["grey"], torch.zeros(1, 3, 1, 1))
+    assert float((seen["green"] - seen["grey"]).norm()) > 1
+    assert float((seen["purple"] - seen["blue"]).norm()) > 1
 
 
 def test_the_autoencoder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
