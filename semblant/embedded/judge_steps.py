@@ -210,7 +210,7 @@ def _crowd(
             corner = torch.tensor([x, y], dtype=torch.float32)
             boxes[i, 0] = boxes[i, 0] * scale + corner.repeat(2)
             points[i, 0] = points[i, 0] * scale + corner
-        elif kind[i] < 0.42:  # no face: painted over with another part, scrambled or noise
+        elif kind[i] < 0.45:  # no face: painted over with another part, scrambled or noise
             there[i, 0] = 0
             images[i] = _faceless(images[i], boxes[i, 0], generator)
     return images, boxes, points, there
@@ -228,13 +228,13 @@ def _faceless(image: Tensor, box: Tensor, generator: torch.Generator) -> Tensor:
             ..., None
         ]
         return image
-    if way < 0.75:
+    if way < 0.7:
         tile = 8
         tiles = image.unfold(1, tile, tile).unfold(2, tile, tile).reshape(3, -1, tile, tile)
         tiles = tiles[:, torch.randperm(tiles.shape[1], generator=generator)]
         side = SIZE // tile
         return tiles.reshape(3, side, side, tile, tile).transpose(2, 3).reshape(3, SIZE, SIZE)
-    cells = int(2 ** torch.randint(0, 8, (1,), generator=generator))
+    cells = int(2 ** torch.randint(0, 8, (1,), generator=generator)) if way < 0.85 else SIZE
     noise = torch.rand(1, 3, cells, cells, generator=generator)
     return F.interpolate(noise, size=(SIZE, SIZE), mode="bilinear", align_corners=False)[0]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from semblant.backbones.judges import load_judges, weights_folder
+from semblant.embedded.judge_bank import jpeg
 from semblant.metrics.report import measure
 from semblant.world.captions import write
 from semblant.world.renderer import render
@@ -47,14 +48,19 @@ def test_what_is_true_holds_and_what_is_false_does_not(scenes, pictures):
     true = [write(scene, rng, drop=False) for scene in flat]
     right = measure(pictures.flatten(0, 1), prompt=true)
     wrong = measure(pictures.flatten(0, 1), prompt=true[7:] + true[:7])
-    assert right.facts > 0.8 and right.facts > wrong.facts + 0.3
+    assert right.facts > 0.65 and right.facts > wrong.facts + 0.25  # details of a face are read less surely: the card
+    assert min(right.facts_by_name[fact] for fact in ("background", "clothes colour", "light")) > 0.9
     assert right.prompt > wrong.prompt + 0.2
 
 
 def test_giving_the_picture_back_is_copying_and_another_picture_is_not(pictures):
     scores = measure(pictures[0], subject=pictures[0], prompt="a photo", trained_on=pictures[0])
     assert scores.copy_rate == 1 and scores.detect == 1
-    assert measure(pictures[1], prompt="a photo", trained_on=pictures[0]).copy_rate == 0
+    worse = jpeg(pictures[0], 80)
+    assert measure(worse, prompt="a photo", trained_on=pictures[0]).copy_rate == 1
+    # chance alone makes some pictures alike: the bar is a percentile
+    others = measure(pictures[1:].flatten(0, 1), prompt="a photo", trained_on=pictures[0])
+    assert others.copy_rate < 0.25
 
 
 def test_there_is_no_face_in_noise_nor_in_nothing():
