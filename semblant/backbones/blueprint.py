@@ -31,7 +31,7 @@ class Blueprint:
     attention_from: int = 1
     """First level with attention: 1 trains on two cores, 0 is the larger shape for a GPU."""
     heads: int = 4
-    """Attention heads everywhere; four of 32 and 48 dimensions train a third faster on CPUs than eight of 16 and 24."""
+    """Attention heads everywhere; four of 32 and 48 dimensions, where eight would have 16 and 24."""
     width: int = 192
     """Width of text encodings."""
     text_layers: int = 4

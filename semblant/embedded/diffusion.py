@@ -239,7 +239,7 @@ def _step(
     part = torch.rand(count, generator=generator) + torch.randperm(count, generator=generator)
     t = (part / count * schedule.timesteps).long().clamp_max(schedule.timesteps - 1)
     x = schedule.noised(latents, noise, t).contiguous(memory_format=torch.channels_last)
-    # Explicit attention maps with few wide heads beat the fused kernel's backward pass on CPUs.
+    # Explicit maps: on CPUs the fused kernel's backward pass took a fifth of a step with eight narrow heads.
     with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=compute == torch.bfloat16):
         context = run.text(input_ids=words(captions)).last_hidden_state
         predicted = run.unet(x, t, encoder_hidden_states=context).sample.float()
