@@ -109,6 +109,18 @@ def assemble(
     )
 
 
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's schedule and DDIM settings, for people who sample with diffusers."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
 def write_part(folder: Path, kind: str, module: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
     """Write one network ("unet", "vae", "text_encoder") in half precision, as diffusers lays it out.
 
@@ -139,14 +151,7 @@ def write_frame(folder: Path, tokenizer: CLIPTokenizer) -> None:
     """Write what is no network: tokenizer, scheduler, and the index that makes the folder a diffusers pipeline."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder / "tokenizer")
-    DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    ).save_pretrained(folder / "scheduler")
+    new_scheduler().save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.1",

@@ -47,9 +47,7 @@ class SiteProcessor:
         if moment is None:
             return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         if attention_mask is not None:
-            raise NotImplementedError(
-                f"attention layer {self.site.name} was given a mask, which patches cannot follow yet"
-            )
+            raise SemblantError(f"attention layer {self.site.name} was given a mask, which patches cannot follow yet")
         call, labels = moment, moment.labels
         # In a twin of the network this is another module, with weights of its own.
         site = self.site if attn is self.site.module else replace(self.site, module=attn)

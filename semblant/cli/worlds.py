@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from semblant.world.scene import Scene, Split
 
 AT_ONCE = 32
-ROUND_TRIP = 16
-"""Pictures that go through the autoencoder together."""
 
 world = typer.Typer(no_args_is_help=True, help="The labelled world behind the embedded base.")
 
@@ -153,22 +151,14 @@ def judges(
 
 def _round_trip(terminal: Terminal) -> Any:
     """Through the embedded autoencoder and back, pictures in 0..1; None when it is not there."""
-    import torch
-
     from semblant import verbs
+    from semblant.embedded.quality import round_trip
 
     try:
-        base = verbs.load("embedded")
+        return round_trip(verbs.load("embedded"))
     except FileProblem as problem:
         terminal.warn(f"gates about the autoencoder are left out: {problem}")
         return None
-
-    @torch.no_grad()
-    def there_and_back(images: torch.Tensor) -> torch.Tensor:
-        parts = [base.decode(base.encode(part * 2 - 1)) / 2 + 0.5 for part in images.split(ROUND_TRIP)]
-        return torch.cat(parts).clamp(0, 1)
-
-    return there_and_back
 
 
 def register(app: typer.Typer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -46,6 +46,17 @@ def draw_pictures(
         latents = sample_latents(base, x, Branches.of(base.text(some), null), steps=steps, guidance=guidance)
         pictures.append((base.decode(latents) / 2 + 0.5).clamp(0, 1))
     return torch.cat(pictures)
+
+
+def round_trip(base: Base, batch: int = 16) -> Callable[[Tensor], Tensor]:
+    """Through the base's autoencoder and back: a function of pictures [n, 3, size, size] in 0..1 to such pictures."""
+
+    @torch.no_grad()
+    def there_and_back(images: Tensor) -> Tensor:
+        parts = [base.decode(base.encode(part * 2 - 1)) / 2 + 0.5 for part in images.split(batch)]
+        return torch.cat(parts).clamp(0, 1)
+
+    return there_and_back
 
 
 def measure_base(base: Base, judges: Judges, captions: int = 512, *, guidance: float = GUIDANCE) -> dict[str, Any]:

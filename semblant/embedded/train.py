@@ -1,7 +1,8 @@
 """`python -m semblant.embedded.train`: train the embedded base and its judges from the world.
 
 Stages run in order, each for its minutes; every stage resumes from the work folder, and nothing outside it is written
-until `--ship` puts the half-precision results into the package.
+until `--ship` puts the half-precision results into the package. A run that goes on from the shipped weights keeps their
+autoencoder: another would make latents that the shipped U-Net has never seen.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from semblant.backbones.blueprint import Blueprint, plan_record, read_autoencode
 from semblant.backbones.judges import load_judges
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
-from semblant.embedded import autoencoder, diffusion, latents, quality
-from semblant.embedded.gates import calibrate
+from semblant.embedded import autoencoder, diffusion, gates, latents, quality
 from semblant.embedded.judges import train_judges
 from semblant.world.captions import PUNCTUATION, words
 
@@ -28,6 +28,9 @@ log = logging.getLogger("semblant.embedded")
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the shipped weights lie inside the package."""
+STAGES = ("autoencoder", "latents", "base", "judges", "card")
+GOING_ON = ("latents", "base", "card")
+"""Stages of a run that goes on from the shipped weights."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,9 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--stage",
         nargs="+",
-        default=["autoencoder", "latents", "base", "judges", "card"],
-        choices=["autoencoder", "latents", "base", "judges", "card"],
-        help="what to run (default: %(default)s)",
+        choices=STAGES,
+        help=f"what to run (default: {' '.join(STAGES)}; from the shipped weights {' '.join(GOING_ON)})",
     )
     parser.add_argument("--hours", type=float, default=10.0, help="hours for the base stage (default: %(default)s)")
     parser.add_argument("--autoencoder-minutes", type=float, default=20.0)
@@ -66,22 +68,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--compute", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--ship", action="store_true", help="put the results into the package when done")
     given = parser.parse_args(arguments)
+    stages = given.stage or (GOING_ON if given.warm == "shipped" else STAGES)
+    if given.warm == "shipped" and ("autoencoder" in stages or given.shape != "small"):
+        parser.error("the shipped weights are of the small shape, and a new autoencoder would make them useless")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     plan = Blueprint.large() if given.shape == "large" else Blueprint()
     tokenizer = word_tokenizer([*words(), *PUNCTUATION])
     compute = torch.bfloat16 if given.compute == "bfloat16" else torch.float32
     work: Path = given.work
     write_frame(work / "base", tokenizer)
-    if given.warm == "shipped" and not (work / "base" / "vae").is_dir():
-        shutil.copytree(WEIGHTS / "base" / "vae", work / "base" / "vae")
-    if "autoencoder" in given.stage:
+    if given.warm == "shipped":
+        shutil.copytree(WEIGHTS / "base" / "vae", work / "base" / "vae", dirs_exist_ok=True)
+    if "autoencoder" in stages:
         log.info("autoencoder: %.0f minutes", given.autoencoder_minutes)
         network = autoencoder.train_autoencoder(work, plan, minutes=given.autoencoder_minutes, compute=compute)
         write_part(work / "base", "vae", network)
         latents.record(work / "autoencoder.jsonl", **autoencoder.face_psnr(network))
-    if "latents" in given.stage:
+    if "latents" in stages:
         build_latents(work, given.shards, compute)
-    if "base" in given.stage:
+    if "base" in stages:
         log.info(
             "base: %.1f hours, ends about %s",
             given.hours,
@@ -92,13 +97,12 @@ def main(arguments: list[str] | None = None) -> None:
             work, plan, tokenizer, minutes=given.hours * 60, batch=given.batch, warm=warm, compute=compute
         )
         (work / "plan.json").write_text(json.dumps({**plan_record(plan), "presentations": run.seen}) + "\n")
-    if "judges" in given.stage:
-        train_judges(WEIGHTS / "judges", given.judge_minutes, work=work / "judges")
-        calibrate(WEIGHTS / "judges")
+    if "judges" in stages:
+        build_judges(work, given.judge_minutes)
+    if "card" in stages:
+        write_card(work, given.captions)
     if given.ship:
         ship(work)
-    if "card" in given.stage:
-        write_card(work, given.captions)
 
 
 @torch.no_grad()
@@ -123,24 +127,44 @@ def build_latents(work: Path, shards: int, compute: torch.dtype) -> None:
             log.info("shard %d of %d in %.0f s", shard + 1, shards, time.monotonic() - began)
 
 
+def build_judges(work: Path, minutes: float) -> None:
+    """Train the judges on renders and on what the autoencoder makes of them; calibrate them and measure their gates."""
+    made = work / "judges" / "made"
+    made.mkdir(parents=True, exist_ok=True)
+    there_and_back = quality.round_trip(load(work / "base"))
+    train_judges(made, minutes, there_and_back, work=work / "judges")
+    gates.calibrate(made)
+    gates.write_card(gates.gates(load_judges("B", made), round_trip=there_and_back), made)
+
+
 def write_card(work: Path, captions: int) -> None:
-    """Measure the base in the work folder with judges B; write what it is to `card.json` beside the shipped weights."""
-    base, judges = load(work / "base"), load_judges("B")
+    """Measure the base in the work folder with judges B and write what it is to `card.json` there."""
+    made = work / "judges" / "made"
+    base, judges = load(work / "base"), load_judges("B", made if (made / "card.json").is_file() else None)
     plan = json.loads((work / "plan.json").read_text())
-    lines = [json.loads(line) for line in (work / "autoencoder.jsonl").read_text().splitlines()]
+    log_file = work / "autoencoder.jsonl"
+    if log_file.is_file():
+        lines = [json.loads(line) for line in log_file.read_text().splitlines()]
+        codec = {**lines[-1], "pictures": max(line.get("pictures", 0) for line in lines)}
+    else:
+        codec = json.loads((WEIGHTS / "card.json").read_text())["autoencoder"]
     card = {
         "base": {"presentations": plan.pop("presentations"), **quality.measure_base(base, judges, captions)},
         "named people": {"identity_gain": quality.measure_named(base, judges)},
-        "autoencoder": {**lines[-1], "pictures": max(line.get("pictures", 0) for line in lines)},
+        "autoencoder": codec,
         "plan": plan,
     }
-    (WEIGHTS / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    (work / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     log.info("%s", json.dumps(card))
 
 
 def ship(work: Path) -> None:
-    """Copy the half-precision base from the work folder into the package."""
+    """Copy what the work folder holds of base, judges and card into the package."""
     shutil.copytree(work / "base", WEIGHTS / "base", dirs_exist_ok=True)
+    if (work / "judges" / "made" / "card.json").is_file():
+        shutil.copytree(work / "judges" / "made", WEIGHTS / "judges", dirs_exist_ok=True)
+    if (work / "card.json").is_file():
+        shutil.copy(work / "card.json", WEIGHTS / "card.json")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ class WordLearner(Learner):
                 self.warned = True
                 logger.warning(
                     "step %d: a row of %s is %.0f times as long as that of %r, so the rest of a prompt will hardly be "
-                    "heard beside it. Lower the learning rate (1e-4), start at the class word, or use fewer steps.",
+                    "heard beside it. Lower the learning rate, start at the class word, or use fewer steps.",
                     self.done,
                     self.word,
                     self.seen["longest row"],

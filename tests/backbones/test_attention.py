@@ -200,7 +200,7 @@ def test_a_mask_is_refused_when_patches_would_ignore_it(base, x):
     unet = stock(base)
     view = wrapped(unet, base)
     unet.register_forward_pre_hook(hook, with_kwargs=True)
-    with pytest.raises(NotImplementedError, match="mask"):
+    with pytest.raises(SemblantError, match="mask"):
         view.denoise(x, AT, view.text(["a dog"] * 2))
 
 

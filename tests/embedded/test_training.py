@@ -20,7 +20,7 @@ from semblant.backbones.blueprint import (
 )
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
-from semblant.embedded import autoencoder, diffusion, latents
+from semblant.embedded import autoencoder, diffusion, latents, train
 from semblant.ops.schedule import Schedule
 from semblant.world.captions import PUNCTUATION, words, write
 from semblant.world.renderer import render
@@ -132,3 +132,22 @@ def test_the_autoencoder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: p
     again = autoencoder.train_autoencoder(tmp_path, PLAN, minutes=0.0, seed=3)
     for one, other in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_going_on_from_the_shipped_weights_keeps_their_autoencoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped, work = tmp_path / "weights", tmp_path / "work"
+    write_part(shipped / "base", "vae", new_autoencoder(PLAN))
+    ran: list[str] = []
+    monkeypatch.setattr(train, "WEIGHTS", shipped)
+    monkeypatch.setattr(autoencoder, "train_autoencoder", lambda *_, **__: ran.append("autoencoder"))
+    monkeypatch.setattr(train, "build_latents", lambda *_: ran.append("latents"))
+    monkeypatch.setattr(train, "write_card", lambda *_: ran.append("card"))
+    monkeypatch.setattr(diffusion, "train_base", lambda *_, **__: diffusion.Run.fresh(PLAN, _[2]))
+    train.main(["--work", str(work), "--from", "shipped", "--hours", "0"])
+    assert ran == ["latents", "card"]
+    name = "base/vae/diffusion_pytorch_model.safetensors"
+    assert (work / name).read_bytes() == (shipped / name).read_bytes()
+    with pytest.raises(SystemExit):
+        train.main(["--work", str(work), "--from", "shipped", "--stage", "autoencoder"])

@@ -53,6 +53,13 @@ def test_what_is_true_holds_and_what_is_false_does_not(scenes, pictures):
     assert right.prompt > wrong.prompt + 0.2
 
 
+@pytest.mark.xfail(strict=True, reason="the attribute reader misses its gate: details of a face are read badly")
+def test_most_of_what_is_true_is_seen_to_hold(scenes, pictures):
+    rng = random.Random(0)
+    true = [write(scene, rng, drop=False) for one in scenes for scene in one]
+    assert measure(pictures.flatten(0, 1), prompt=true).facts > 0.8
+
+
 def test_giving_the_picture_back_is_copying_and_another_picture_is_not(pictures):
     scores = measure(pictures[0], subject=pictures[0], prompt="a photo", trained_on=pictures[0])
     assert scores.copy_rate == 1 and scores.detect == 1
@@ -61,6 +68,11 @@ def test_giving_the_picture_back_is_copying_and_another_picture_is_not(pictures)
     # chance alone makes some pictures alike: the bar is a percentile
     others = measure(pictures[1:].flatten(0, 1), prompt="a photo", trained_on=pictures[0])
     assert others.copy_rate < 0.25
+
+
+@pytest.mark.xfail(strict=True, reason="strangers in like clothes before a like background are taken for copies")
+def test_no_picture_of_somebody_else_is_a_copy(pictures):
+    assert measure(pictures[1:].flatten(0, 1), prompt="a photo", trained_on=pictures[0]).copy_rate == 0
 
 
 def test_there_is_no_face_in_noise_nor_in_nothing():

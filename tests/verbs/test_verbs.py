@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import semblant as sb
 from semblant.backbones.base import Base
+from semblant.backbones.blueprint import new_scheduler
 from semblant.backbones.loading import miniature
 from semblant.data.pictures import to_tensor
 from semblant.data.subject import Subject
@@ -100,20 +101,12 @@ def test_two_concepts_with_one_word_are_refused(base: Base, concept: Concept) ->
 
 
 def pipeline_of(base: Base) -> StableDiffusionPipeline:
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
     pipeline = StableDiffusionPipeline(
         base.autoencoder,
         base.text_encoder,
         base.tokenizer,
         base.unet,
-        scheduler,
+        new_scheduler(),
         None,
         None,
         requires_safety_checker=False,
