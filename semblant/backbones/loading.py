@@ -44,6 +44,12 @@ def embedded_folder() -> Path:
     return folder
 
 
+def embedded_card() -> dict[str, Any]:
+    """What was measured about the embedded base when it was shipped; empty when there is no card."""
+    card = embedded_folder().parent / "card.json"
+    return dict(json.loads(card.read_text())) if card.is_file() else {}
+
+
 def from_folder(folder: Path, device: str | torch.device = "cpu", name: str | None = None) -> Base:
     """A base from a folder in diffusers' layout. Only safetensors are read; weights become float32."""
     missing = [part for part in PARTS if not (folder / part).is_dir()]

@@ -18,6 +18,7 @@ from torch import Tensor
 from semblant import __version__, verbs
 from semblant.backbones.base import Base
 from semblant.backbones.judges import load_judges
+from semblant.backbones.loading import EMBEDDED, embedded_card
 from semblant.bench.faces import finder
 from semblant.bench.gaze import Gaze, overlay
 from semblant.bench.page import page
@@ -142,7 +143,7 @@ def run(
     results = {
         "semblant": __version__,
         "finished": True,
-        "base": base.describe(),
+        "base": {**base.describe(), "facts above chance": _above_chance(base)},
         "sitter": {"split": sitter.split, "index": sitter.index},
         "word": word,
         "class_word": CLASS_WORD,
@@ -158,6 +159,12 @@ def run(
     write_json(out / "results.json", results)
     say(f"done after {results['seconds']:.0f} s: {out / 'report.html'}")
     return results
+
+
+def _above_chance(base: Base) -> float | None:
+    """How many of the facts that captions name the shipped base obeys, corrected for chance; None for other bases."""
+    card = embedded_card() if base.name == EMBEDDED else {}
+    return card.get("base", {}).get("macro_corrected")
 
 
 def _claim(out: Path) -> None:

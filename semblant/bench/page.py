@@ -24,6 +24,8 @@ COLUMNS = (
     ("detect", "Face", "share of pictures in which a face is found"),
     ("copy_rate", "Copies", "share of pictures that copy the portrait"),
 )
+OBEYS = 0.3
+"""A base whose facts, corrected for chance, lie under this obeys too little for methods to be told apart on it."""
 LINES = ("#c8553d", "#d9a441", "#2a7f9e")
 """Colours of the loss curves, readable on light and on dark paper."""
 
@@ -51,6 +53,7 @@ def page(
             "model: the world that drew the portrait draws the same person as the prompt says.</p>",
             _grid(results, [*made, truth]),
             "<h2>Measured</h2>",
+            _caution(results),
             _measured(results, [*made, truth], len(references)),
             _attention(results, made),
             "<h2>While learning</h2>",
@@ -68,6 +71,17 @@ def page(
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>semblant demo: {word}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _caution(results: Mapping[str, Any]) -> str:
+    """A warning when the base itself obeys prompts hardly better than chance: then no way can be told from another."""
+    obeys = results["base"].get("facts above chance")
+    if obeys is None or obeys >= OBEYS:
+        return ""
+    return (
+        "<p class=caution><b>Do not compare the rows yet.</b> This base has been trained too briefly: of the "
+        "facts that captions name, it obeys no more than chance would, or hardly more. What differs below is noise.</p>"
     )
 
 

@@ -14,6 +14,7 @@ STYLE = """
   :root { --paper: #17181b; --ink: #e9e7e2; --soft: #a0a4ac; --rule: #34363c; --card: #1f2024; --accent: #e98a6f }
 }
 * { box-sizing: border-box }
+.caution { border-left: 4px solid var(--accent); padding-left: .8em }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 var(--text) }
 main { max-width: 82rem; margin: 0 auto; padding: 3.5rem 1.5rem 5rem }
 h1 { font-size: clamp(1.9rem, 4vw, 2.8rem); line-height: 1.12; font-weight: 600; margin: 0 0 .6rem }

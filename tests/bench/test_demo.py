@@ -175,3 +175,12 @@ def test_an_overlay_is_hottest_where_the_word_is_looked_for() -> None:
     assert made.size == (32, 32)
     left, right = made.getpixel((2, 16)), made.getpixel((30, 16))
     assert isinstance(left, tuple) and isinstance(right, tuple) and sum(right) > sum(left) + 200
+
+
+@pytest.mark.parametrize(("obeys", "warned"), [(-0.18, True), (0.05, True), (0.8, False), (None, False)])
+def test_a_base_that_obeys_by_chance_comes_with_a_warning(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obeys: float | None, warned: bool
+) -> None:
+    monkeypatch.setattr("semblant.bench.demo._above_chance", lambda _: obeys)
+    run(tmp_path / "demo", base, plan=LEAST, say=lambda _: None)
+    assert ("Do not compare the rows yet" in (tmp_path / "demo" / "report.html").read_text()) == warned
