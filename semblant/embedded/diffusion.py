@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import AttnProcessor
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -35,7 +37,11 @@ SNR_CAP = 5.0
 AVERAGE = 0.999
 """Decay of the exponential moving average that is shipped; shorter in the first steps."""
 SAVE_MINUTES = 10.0
+COARSE = 2
+"""Side of the blocks of latents averaged in the coarse stage, a quarter of the work: it learns what words look like and
+where things go (first small, then large, as Rombach et al. 2022 and the Stable Diffusion model cards trained)."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+COUNTS = ("seen", "steps", "coarse")
 MARKS = (25_000, 50_000, 100_000, 200_000, 400_000, 800_000, 1_600_000)
 """Presentations after which a snapshot is kept for the learning curve."""
 
@@ -70,7 +76,7 @@ class Presentations:
             if path.name not in self.shards:
                 self.shards[path.name] = load_shard(path)
 
-    def draw(self, count: int, seen: int) -> tuple[Tensor, Tensor, list[str]]:
+    def draw(self, count: int, seen: int, coarse: bool = False) -> tuple[Tensor, Tensor, list[str]]:
         """Latents, cell weights and freshly written captions of the rows after `seen` presentations."""
         rng = random.Random(f"presentation {self.seed} {seen}")
         names = sorted(self.shards)
@@ -81,12 +87,14 @@ class Presentations:
             latents.append(shard.latents[row])
             weights.append(shard.weights[row])
             captions.append("" if rng.random() < EMPTY_CAPTIONS else write(shard.scenes[row], rng))
-        return torch.stack(latents).float(), torch.stack(weights).float() / 32, captions
+        side = COARSE if coarse else 1
+        x, cells = (F.avg_pool2d(torch.stack(part).float(), side) for part in (latents, weights))
+        return x, cells / 32, captions
 
 
 @dataclass
 class Run:
-    """Networks, their moving average, the optimiser, and how many presentations they have seen."""
+    """Networks, their moving average, the optimiser, and how many presentations they have seen, coarse ones apart."""
 
     unet: nn.Module
     text: nn.Module
@@ -94,12 +102,22 @@ class Run:
     optimiser: torch.optim.AdamW
     seen: int = 0
     steps: int = 0
+    coarse: int = 0
+    predict: nn.Module | None = None
+    """The U-Net as it is called in training, where that is a compiled one."""
+
+    @property
+    def shown(self) -> int:
+        """Presentations of both sizes."""
+        return self.seen + self.coarse
 
     @staticmethod
     def fresh(plan: Blueprint, tokenizer: Tokenizer, seed: int = 0) -> Run:
         """Untrained networks. The text encoder starts with embeddings large enough to tell words apart."""
         torch.manual_seed(seed)
         unet = new_unet(plan).to(memory_format=torch.channels_last)
+        # Explicit maps: on CPUs the fused kernel's backward pass took a fifth of a step with eight narrow heads.
+        unet.set_attn_processor(AttnProcessor())
         text = new_text_encoder(plan, tokenizer)
         named = {
             **{f"unet.{k}": v for k, v in unet.named_parameters()},
@@ -124,14 +142,15 @@ class Run:
             tensors |= {f"moment.{key}.{name}": value for key, value in state.get(i, {}).items()}
         temporary = path.with_suffix(".tmp")
         flat = {k: v.contiguous() for k, v in tensors.items()}
-        save_file(flat, temporary, metadata={"seen": str(self.seen), "steps": str(self.steps)})
+        save_file(flat, temporary, metadata={k: str(getattr(self, k)) for k in COUNTS})
         temporary.replace(path)
 
     def restore(self, path: Path) -> None:
         """Go on where `save` left off."""
         tensors = load_file(path)
         with safe_open(path, framework="pt") as file:
-            self.seen, self.steps = int(file.metadata()["seen"]), int(file.metadata()["steps"])
+            for count in COUNTS:
+                setattr(self, count, int(file.metadata().get(count, 0)))
         with torch.no_grad():
             for name, weight in self.named().items():
                 weight.copy_(tensors[f"weight.{name}"])
@@ -155,7 +174,8 @@ class Run:
                 own[name].copy_(value)
                 self.average[name].copy_(value)
         card = folder.parent / "card.json"
-        self.seen = int(json.loads(card.read_text())["base"]["presentations"]) if card.is_file() else 0
+        counts = json.loads(card.read_text())["base"] if card.is_file() else {}
+        self.seen, self.coarse = (counts.get(f"{kind}presentations", 0) for kind in ("", "coarse_"))
 
     def ship(self, folder: Path) -> None:
         """Write the moving average in half precision, as a base's U-Net and text encoder."""
@@ -184,10 +204,13 @@ def train_base(
     seed: int = 0,
     warm: Path | None = None,
     compute: torch.dtype = torch.float32,
+    coarse: bool = False,
+    compiled: bool = False,
 ) -> Run:
     """Train, or go on training, for some minutes on the shards in `work/latents`.
 
-    State and a shippable half-precision copy are saved every ten minutes and at the end, loss lines go to `base.jsonl`.
+    `coarse` shows averages of blocks of latents at a quarter of the work, and keeps the learning rate up at the end,
+    for the fine stage goes on from there. `compiled` takes minutes to start and a sixth off each step. State and a shippable half-precision copy are saved every ten minutes and at the end, loss lines go to `base.jsonl`.
     """
     run = Run.fresh(plan, tokenizer, seed)
     state = work / "base.safetensors"
@@ -199,18 +222,24 @@ def train_base(
     rows.refresh()
     began = saved = time.monotonic()
     first, smooth = run.steps, 0.0
+    if compiled:
+        run.predict = torch.compile(run.unet, dynamic=False)
     while (spent := (time.monotonic() - began) / 60) < minutes:
         full = min(1.0, (run.steps - first + 1) / WARM_UP)
         left = (1 - spent / minutes) / COOL_DOWN
         for group in run.optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * full * max(0.05, min(1.0, left))
-        loss = _step(run, *rows.draw(batch, run.seen), words, schedule, seed, compute)
+            group["lr"] = LEARNING_RATE * full * (1.0 if coarse else max(0.05, min(1.0, left)))
+        loss = _step(run, *rows.draw(batch, run.shown, coarse), words, schedule, seed, compute)
+        if coarse:
+            run.coarse += batch
+        else:
+            run.seen += batch
         smooth = loss if run.steps == first + 1 else 0.98 * smooth + 0.02 * loss
-        passed = [m for m in MARKS if run.seen - batch < m <= run.seen]
+        passed = [m for m in MARKS if run.shown - batch < m <= run.shown]
         if passed:
             run.ship(work / "marks" / str(passed[0]))
         if run.steps % 50 == 0:
-            record(work / "base.jsonl", seen=run.seen, loss=round(smooth, 5), minutes=round(spent, 2))
+            record(work / "base.jsonl", seen=run.seen, coarse=run.coarse, loss=round(smooth, 5), minutes=round(spent, 2))
             rows.refresh()
         if time.monotonic() - saved > SAVE_MINUTES * 60:
             run.save(state)
@@ -232,17 +261,16 @@ def _step(
     compute: torch.dtype,
 ) -> float:
     """One update; returns its loss. Noise and timesteps follow from the seed and the presentations seen."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + run.seen)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + run.shown)
     count = len(latents)
     noise = torch.randn(latents.shape, generator=generator)
     # One timestep from each of `count` equal parts of the schedule: the same expectation, a quieter gradient.
     part = torch.rand(count, generator=generator) + torch.randperm(count, generator=generator)
     t = (part / count * schedule.timesteps).long().clamp_max(schedule.timesteps - 1)
     x = schedule.noised(latents, noise, t).contiguous(memory_format=torch.channels_last)
-    # Explicit maps: on CPUs the fused kernel's backward pass took a fifth of a step with eight narrow heads.
     with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=compute == torch.bfloat16):
         context = run.text(input_ids=words(captions)).last_hidden_state
-        predicted = run.unet(x, t, encoder_hidden_states=context).sample.float()
+        predicted = (run.predict or run.unet)(x, t, encoder_hidden_states=context).sample.float()
     error = ((predicted - noise) ** 2 * weights).mean((1, 2, 3)) / weights.mean((1, 2, 3))
     snr = schedule.snr(t)
     loss = (error * snr.clamp_max(SNR_CAP) / snr).mean()
@@ -251,7 +279,6 @@ def _step(
     nn.utils.clip_grad_norm_(list(run.named().values()), 1.0)
     run.optimiser.step()
     run.steps += 1
-    run.seen += count
     decay = min(AVERAGE, (1 + run.steps) / (10 + run.steps))
     own = run.named()
     with torch.no_grad():

@@ -28,7 +28,8 @@ log = logging.getLogger("semblant.embedded")
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the shipped weights lie inside the package."""
-STAGES = ("autoencoder", "latents", "base", "judges", "card")
+STAGES = ("autoencoder", "latents", "coarse", "base", "judges", "card")
+SEEN = ("presentations", "coarse_presentations")
 GOING_ON = ("latents", "base", "card")
 """Stages of a run that goes on from the shipped weights."""
 
@@ -46,6 +47,10 @@ def main(arguments: list[str] | None = None) -> None:
         help=f"what to run (default: {' '.join(STAGES)}; from the shipped weights {' '.join(GOING_ON)})",
     )
     parser.add_argument("--hours", type=float, default=10.0, help="hours for the base stage (default: %(default)s)")
+    parser.add_argument(
+        "--coarse-hours", type=float, default=1.0, help="hours on coarse latents before (default: %(default)s)"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the U-Net: pays from an hour on")
     parser.add_argument("--autoencoder-minutes", type=float, default=20.0)
     parser.add_argument(
         "--shards", type=int, default=200, help=f"shards of {latents.SHARD} latents (default: %(default)s)"
@@ -86,17 +91,25 @@ def main(arguments: list[str] | None = None) -> None:
         latents.record(work / "autoencoder.jsonl", **autoencoder.face_psnr(network))
     if "latents" in stages:
         build_latents(work, given.shards, compute)
-    if "base" in stages:
-        log.info(
-            "base: %.1f hours, ends about %s",
-            given.hours,
-            time.strftime("%H:%M", time.localtime(time.time() + given.hours * 3600)),
-        )
-        warm = WEIGHTS / "base" if given.warm == "shipped" else None
+    warm = WEIGHTS / "base" if given.warm == "shipped" else None
+    for stage, hours in (("coarse", given.coarse_hours), ("base", given.hours)):
+        if stage not in stages:
+            continue
+        ends = time.strftime("%H:%M", time.localtime(time.time() + hours * 3600))
+        log.info("%s: %.1f hours, ends about %s", stage, hours, ends)
         run = diffusion.train_base(
-            work, plan, tokenizer, minutes=given.hours * 60, batch=given.batch, warm=warm, compute=compute
+            work,
+            plan,
+            tokenizer,
+            minutes=hours * 60,
+            batch=given.batch,
+            warm=warm,
+            compute=compute,
+            coarse=stage == "coarse",
+            compiled=given.compile,
         )
-        (work / "plan.json").write_text(json.dumps({**plan_record(plan), "presentations": run.seen}) + "\n")
+        seen = {"presentations": run.seen, "coarse_presentations": run.coarse}
+        (work / "plan.json").write_text(json.dumps({**plan_record(plan), **seen}) + "\n")
     if "judges" in stages:
         build_judges(work, given.judge_minutes)
     if "card" in stages:
@@ -149,7 +162,7 @@ def write_card(work: Path, captions: int) -> None:
     else:
         codec = json.loads((WEIGHTS / "card.json").read_text())["autoencoder"]
     card = {
-        "base": {"presentations": plan.pop("presentations"), **quality.measure_base(base, judges, captions)},
+        "base": {**{k: plan.pop(k) for k in SEEN}, **quality.measure_base(base, judges, captions)},
         "named people": {"identity_gain": quality.measure_named(base, judges)},
         "autoencoder": codec,
         "plan": plan,

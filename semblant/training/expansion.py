@@ -26,10 +26,11 @@ class FreeRows(nn.Module):
 class Expansion(nn.Module):
     """Spreads one row over a table: two attention layers, then a gated feed-forward layer without a skip path.
 
-    The block of ProSpect (Zhang et al. 2023, arXiv 2305.16225, released code) with a wider output. Its only input is
-    one token, so every softmax is over one element: query and key weights get no gradient, and the block mixes nothing
-    but makes all rows move together. `residual` adds the input to every row and starts the last layer at zero, so that
-    at first every row is the input. `train_input` makes the input a parameter too.
+    The block of ProSpect (Zhang et al. 2023, arXiv 2305.16225, released code) with a wider output. When its only input
+    is one token, every softmax is over one element: query and key weights get no gradient, and the block mixes nothing
+    but makes all rows move together. `seen` [tokens, dim] is read in place of the word; the rows come from its first
+    token. `residual` adds the word to every row and starts the last layer at zero, so that at first every row is the
+    word. `train_input` makes what it reads a parameter too.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Expansion(nn.Module):
         dropout: float = 0.1,
         residual: bool = False,
         train_input: bool = False,
+        seen: Float[Tensor, "tokens dim"] | None = None,
     ) -> None:
         super().__init__()
         width, rows = len(word), shape[0] * shape[1] * shape[2] * shape[3]
@@ -54,22 +56,25 @@ class Expansion(nn.Module):
         if residual:
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
-        self.word: Tensor
-        start = word.detach().clone()[None]
+        self.seen: Tensor
+        start = (word[None] if seen is None else seen).detach().clone()
         if train_input:
-            self.register_parameter("word", nn.Parameter(start))
+            self.register_parameter("seen", nn.Parameter(start))
         else:
-            self.register_buffer("word", start)
+            self.register_buffer("seen", start)
+        # With a trained input the rows start from where it stands, unless that is something else than the word.
+        self.word: Tensor | None
+        self.register_buffer("word", None if seen is None else word.detach().clone()[None])
 
     def forward(self, generator: Generator | None = None) -> Table:
         """The table. With a generator, dropout draws from it; without one there is no dropout."""
-        x = word = self.word
-        for layer, norm, context in zip(self.attention, self.norms, (None, word), strict=False):
+        x = seen = self.seen
+        for layer, norm, context in zip(self.attention, self.norms, (None, seen), strict=False):
             y = norm(x)
             x = x + self._dropped(layer(y, y if context is None else context), generator)
-        value, gate = self.gate(self.norms[2](x)).chunk(2, -1)
+        value, gate = self.gate(self.norms[2](x[:1])).chunk(2, -1)
         rows = self.out(self._dropped(value * F.gelu(gate), generator)).view(*self.shape, -1)
-        return rows + word if self.residual else rows
+        return rows + (seen if self.word is None else self.word) if self.residual else rows
 
     def _dropped(self, x: Tensor, generator: Generator | None) -> Tensor:
         if generator is None or self.dropout == 0:

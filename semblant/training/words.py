@@ -182,6 +182,13 @@ def _mean_inside(maps: Sequence[Float[Tensor, "rows queries"]], mask: Float[Tens
     return torch.stack(shares).mean()
 
 
+@torch.no_grad()
+def encoded_word(base: Base, word: str) -> Float[Tensor, "tokens dim"]:
+    """What the text encoder makes of a prompt of one word, from that word on: without the start token, which every
+    prompt shares."""
+    return base.encodings(base.text(word))[0, 1:]
+
+
 def learned_word(base: Base, concept: Concept) -> LearnedWord:
     """The word that a concept of rows stands for. Raises SemblantError when the base's words have another width."""
     rows = concept.tensors["rows"]

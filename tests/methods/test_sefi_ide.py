@@ -18,9 +18,10 @@ from semblant.backbones.loading import miniature
 from semblant.backbones.moment import Moment
 from semblant.data.subject import Subject
 from semblant.errors import SemblantError
-from semblant.methods.tokens.sefi_ide import FaceWise, SeFiIDE, SeFiLearner
+from semblant.methods.tokens.sefi_ide import SeFiIDE, SeFiLearner
 from semblant.ops.losses import map_error
 from semblant.ops.schedule import Schedule, stage_of_timestep
+from semblant.patches.looks import ComparedLooks
 from semblant.patches.words import LearnedWord
 from semblant.sampling.solvers import points
 from semblant.training.balance import balance, pull
@@ -135,7 +136,7 @@ def test_with_two_input_tokens_queries_and_keys_would_matter():
 
 
 def test_rows_of_the_untrained_network_are_random_and_long():
-    rows, word = network(5)().detach(), network(5).word
+    rows, word = network(5)().detach(), network(5).seen
     assert rows.shape == (5, 1, 2, 1, 768)
     assert 2.5 < rows.norm(dim=-1).mean() < 3.8
     assert torch.nn.functional.cosine_similarity(rows, word, dim=-1).abs().max() < 0.2
@@ -181,10 +182,22 @@ def test_baked_rows_are_the_live_rows():
 @pytest.mark.parametrize("trained", [False, True])
 def test_the_input_is_trained_only_when_asked(trained):
     made = learner(replace(QUICK, train_input=trained))
-    before = made.rows.word.detach().clone()
+    before = made.rows.seen.detach().clone()
     optimise(base(), [made], seeds=[0], steps=1)
-    assert ("word" in made.parameters) == trained
-    assert torch.equal(made.rows.word, before) != trained
+    assert ("seen" in made.parameters) == trained
+    assert torch.equal(made.rows.seen, before) != trained
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_network_may_read_all_that_the_encoder_makes_of_the_class_word(residual):
+    made = learner(replace(QUICK, expansion_input="encoder_output", residual=residual))
+    assert made.rows.seen.shape == (76, 32)
+    table = made.rows()
+    assert table.shape == (5, 1, 2, 1, 32)
+    assert torch.equal(table, made.class_row.expand_as(table)) == residual
+    table.square().sum().backward()
+    queries = [layer.to_q.weight.grad for layer in made.rows.attention]
+    assert residual or all(gradient.any() for gradient in queries)
 
 
 # -- stages, keys and values ------------------------------------------------------------------------------------------
@@ -285,7 +298,7 @@ def test_the_error_is_positive_where_keys_differ():
 
 def test_the_printed_typo_would_learn_nothing_from_attention(monkeypatch):
     monkeypatch.setattr(
-        "semblant.methods.tokens.sefi_ide.map_error", lambda target, _, *rest: map_error(target, target, *rest)
+        "semblant.patches.looks.map_error", lambda target, _, *rest: map_error(target, target, *rest)
     )
     made = learner()
     move(made, parts=(0,))
@@ -324,11 +337,11 @@ def test_the_reference_is_no_path_for_gradients():
     site = base().cross_sites()[0]
     encodings = torch.randn(1, 77, 32, generator=seeded())
     q = site.heads(torch.randn(1, 64, 16, generator=seeded())).requires_grad_()
-    comparison = FaceWise(QUICK, encodings, torch.ones(1, 77, dtype=torch.bool), base().cross_sites())
+    comparison = ComparedLooks(encodings, torch.ones(1, 77, dtype=torch.bool), base().cross_sites(), size=8)
     moment = replace(Moment.of(torch.tensor([10])), size=(8, 8))
     k = site.keys(torch.randn(1, 77, 32, generator=seeded(1)))
     comparison.rewrite(site, moment, q, k, k)
-    ours = torch.autograd.grad(moment.recorded("face-wise error", site).sum(), q)[0]
+    ours = torch.autograd.grad(moment.recorded("look error", site).sum(), q)[0]
     scale = site.module.scale
     both = [(q @ keys.mT * scale).softmax(-1) for keys in (k, site.keys(encodings))]
     fixed = torch.autograd.grad((both[0] - both[1].detach()).square().sum(), q, retain_graph=True)[0]
@@ -366,10 +379,10 @@ def test_chosen_sites_only():
     made = learner(replace(DIRECT, attention_sites=(0.0, 0.5)))
     move(made)
     [(moment, *_)] = forward(base(), [made], [seeded()])
-    assert len(moment.recorded("face-wise error")) == 2
+    assert len(moment.recorded("look error")) == 2
     everywhere = learner()
     [(moment, *_)] = forward(base(), [everywhere], [seeded()])
-    assert len(moment.recorded("face-wise error")) == len(base().cross_sites()) == 4
+    assert len(moment.recorded("look error")) == len(base().cross_sites()) == 4
 
 
 def test_maps_are_no_larger_than_the_bases_own():

@@ -22,21 +22,20 @@ from torch import Tensor, nn
 
 from semblant.backbones.base import Base
 from semblant.backbones.moment import Moment
-from semblant.backbones.patch import AttentionPatch, Patch
-from semblant.backbones.site import Site
+from semblant.backbones.patch import Patch
 from semblant.data import augmentation
 from semblant.data.subject import PERSONS, Subject
 from semblant.data.templates import SEFI_TEMPLATES, without_face
 from semblant.errors import SemblantError
 from semblant.methods.method import Card, Method
-from semblant.ops.attention import attention_map
-from semblant.ops.losses import Reduction, map_error
+from semblant.ops.losses import Reduction
 from semblant.ops.schedule import stage_of_timestep
+from semblant.patches.looks import ComparedLooks, Space
 from semblant.training.balance import balance, compare
 from semblant.training.concepts import Concept
 from semblant.training.expansion import Expansion, FreeRows, KeyLocked
 from semblant.training.learner import Batch, Optimiser
-from semblant.training.words import WordLearner, learned_word
+from semblant.training.words import WordLearner, encoded_word, learned_word
 
 BALANCED = 0.003
 """The published weight of the attention error, taken for the one that balances it with the denoising error."""
@@ -62,6 +61,9 @@ class SeFiIDE(Method):
     """Whether the network starts at the class word; as published it starts at random rows."""
     dropout: float = 0.1
     """Dropout in the network (ProSpect's code)."""
+    expansion_input: Literal["token", "encoder_output"] = "token"
+    """What the network reads: the class word's row (one token, as the paper's sizes have it), or all the text encoder
+    makes of the class word (its Fig. 2 encodes first); then its attention is over many tokens."""
     train_input: bool = False
     """Whether the network's input, the class word's row, is learned too."""
     key_lock: bool = False
@@ -75,7 +77,7 @@ class SeFiIDE(Method):
     """Draws of noise and timestep behind that balance."""
     attention_tokens: Literal["all", "prompt", "placeholder"] = "all"
     """Whose maps are compared: options 3, 2 and 1 of the paper's ablation."""
-    attention_space: Literal["softmax", "scores"] = "softmax"
+    attention_space: Space = "softmax"
     """Compare maps after (Eq. 1) or before the softmax ("attention score" in Algorithm 1)."""
     attention_reduction: Reduction = "sum"
     """Squared norm (Eq. 1) or mean squared error (Algorithm 1) of a map."""
@@ -127,56 +129,19 @@ class SeFiIDE(Method):
         assert moved is not None
         return image, moved
 
-    def rows(self, class_row: Float[Tensor, " dim"], generator: torch.Generator) -> nn.Module:
-        """What makes the table of rows [stages, 1, keys and values, 1, dim]; stage 0 has the highest noise."""
+    def rows(
+        self, class_row: Float[Tensor, " dim"], generator: torch.Generator, seen: Tensor | None = None
+    ) -> nn.Module:
+        """What makes the table of rows [stages, 1, keys and values, 1, dim]; stage 0 has the highest noise.
+
+        `seen` [tokens, dim] is what the network reads in place of the class word's row, that word first.
+        """
         shape = (self.stages, 1, 2 if self.split and not self.key_lock else 1, 1)
         network = {name: getattr(self, name) for name in ("dropout", "residual", "train_input")}
         made: nn.Module = FreeRows(class_row.expand(*shape, -1))
         if self.expansion == "module":
-            made = Expansion(class_row, shape, generator=generator, **network)
+            made = Expansion(class_row, shape, generator=generator, seen=seen, **network)
         return KeyLocked(class_row, made) if self.key_lock else made
-
-
-class FaceWise(AttentionPatch):
-    """Compares where queries look under the word's keys with where they look under the class word's (Eq. 1).
-
-    Both maps come from the queries of one pass. `reference` encodes each row's prompt with the class word in the word's
-    place, `compared` says whose maps count.
-    """
-
-    def __init__(
-        self,
-        settings: SeFiIDE,
-        reference: Float[Tensor, "rows tokens dim"],
-        compared: Bool[Tensor, "rows tokens"],
-        sites: Sequence[Site],
-    ) -> None:
-        first, last = settings.attention_sites
-        self.settings, self.reference, self.compared = settings, reference, compared
-        self.names = {site.name for site in sites if first <= (site.index + 0.5) / len(sites) < last}
-        self.finest = min(site.factor for site in sites)
-        if not self.names:
-            raise SemblantError(f"attention_sites {first}, {last} holds none of {len(sites)} sites; all are 0, 1")
-
-    def rewrite(self, site: Site, moment: Moment, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Record the error per row; what the site computes stays as it was."""
-        if site.name in self.names:
-            assert moment.size is not None
-            grid, finest = ([-(-side // factor) for side in moment.size] for factor in (site.factor, self.finest))
-            size = min(self.settings.attention_size, *finest)
-            with torch.no_grad():
-                class_map = self.look(site, q, site.keys(self.reference))
-            map = self.look(site, q, k)
-            error = map_error(map, class_map, grid, size, self.compared, self.settings.attention_reduction)
-            moment.record("face-wise error", site, error)
-        return q, k, v
-
-    def look(self, site: Site, q: Tensor, k: Tensor) -> Tensor:
-        """Where the queries look: the map, or the scores before the softmax."""
-        q, k = q.float(), k.float()
-        if self.settings.attention_space == "scores":
-            return q @ k.mT * site.module.scale
-        return attention_map(q, k, site.module.scale)
 
 
 class SeFiLearner(WordLearner):
@@ -184,10 +149,11 @@ class SeFiLearner(WordLearner):
 
     def __init__(self, settings: SeFiIDE, base: Base, subject: Subject, generator: torch.Generator) -> None:
         person = subject.class_word.lower() in PERSONS
+        seen = encoded_word(base, subject.class_word) if settings.expansion_input == "encoder_output" else None
         super().__init__(
             base,
             subject,
-            settings.rows(base.token_row(subject.class_word), generator),
+            settings.rows(base.token_row(subject.class_word), generator, seen),
             templates=SEFI_TEMPLATES if person else [without_face(template) for template in SEFI_TEMPLATES],
             optimiser=Optimiser("adam", lr=settings.lr),
             steps=settings.steps,
@@ -230,11 +196,20 @@ class SeFiLearner(WordLearner):
             return super().patches()
         chosen = [self.references[template] for template in self.chosen]
         reference, compared = (torch.stack(part) for part in zip(*chosen, strict=True))
-        return [*super().patches(), FaceWise(self.settings, reference, compared, self.base.cross_sites())]
+        comparison = ComparedLooks(
+            reference,
+            compared,
+            self.base.cross_sites(),
+            within=self.settings.attention_sites,
+            size=self.settings.attention_size,
+            space=self.settings.attention_space,
+            reduction=self.settings.attention_reduction,
+        )
+        return [*super().patches(), comparison]
 
     def errors(self, moment: Moment, prediction: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Denoising error and face-wise error per row, the latter the mean over sites."""
-        maps = moment.recorded("face-wise error")
+        maps = moment.recorded("look error")
         assert isinstance(maps, list)
         return super().loss(moment, prediction, batch), torch.stack(maps).mean(0)
 
