@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -210,7 +211,8 @@ def train_base(
     """Train, or go on training, for some minutes on the shards in `work/latents`.
 
     `coarse` shows averages of blocks of latents at a quarter of the work, and keeps the learning rate up at the end,
-    for the fine stage goes on from there. `compiled` takes minutes to start and a sixth off each step. State and a shippable half-precision copy are saved every ten minutes and at the end, loss lines go to `base.jsonl`.
+    for the fine stage goes on from there. `compiled` takes minutes to start and a sixth off each step. State and a
+    shippable half-precision copy are saved every ten minutes and at the end, loss lines go to `base.jsonl`.
     """
     run = Run.fresh(plan, tokenizer, seed)
     state = work / "base.safetensors"
@@ -223,23 +225,21 @@ def train_base(
     began = saved = time.monotonic()
     first, smooth = run.steps, 0.0
     if compiled:
-        run.predict = torch.compile(run.unet, dynamic=False)
+        run.predict = cast(nn.Module, torch.compile(run.unet, dynamic=False))
     while (spent := (time.monotonic() - began) / 60) < minutes:
         full = min(1.0, (run.steps - first + 1) / WARM_UP)
         left = (1 - spent / minutes) / COOL_DOWN
         for group in run.optimiser.param_groups:
             group["lr"] = LEARNING_RATE * full * (1.0 if coarse else max(0.05, min(1.0, left)))
-        loss = _step(run, *rows.draw(batch, run.shown, coarse), words, schedule, seed, compute)
-        if coarse:
-            run.coarse += batch
-        else:
-            run.seen += batch
+        loss = _step(run, *rows.draw(batch, run.shown, coarse), words, schedule, seed, compute, coarse)
         smooth = loss if run.steps == first + 1 else 0.98 * smooth + 0.02 * loss
         passed = [m for m in MARKS if run.shown - batch < m <= run.shown]
         if passed:
             run.ship(work / "marks" / str(passed[0]))
         if run.steps % 50 == 0:
-            record(work / "base.jsonl", seen=run.seen, coarse=run.coarse, loss=round(smooth, 5), minutes=round(spent, 2))
+            record(
+                work / "base.jsonl", seen=run.seen, coarse=run.coarse, loss=round(smooth, 5), minutes=round(spent, 2)
+            )
             rows.refresh()
         if time.monotonic() - saved > SAVE_MINUTES * 60:
             run.save(state)
@@ -259,6 +259,7 @@ def _step(
     schedule: Schedule,
     seed: int,
     compute: torch.dtype,
+    coarse: bool = False,
 ) -> float:
     """One update; returns its loss. Noise and timesteps follow from the seed and the presentations seen."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + run.shown)
@@ -279,6 +280,8 @@ def _step(
     nn.utils.clip_grad_norm_(list(run.named().values()), 1.0)
     run.optimiser.step()
     run.steps += 1
+    run.coarse += count * coarse
+    run.seen += count * (not coarse)
     decay = min(AVERAGE, (1 + run.steps) / (10 + run.steps))
     own = run.named()
     with torch.no_grad():

@@ -13,11 +13,12 @@ import logging
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from semblant.backbones.blueprint import Blueprint, plan_record, read_autoencoder, write_frame, write_part
-from semblant.backbones.judges import load_judges
+from semblant.backbones.judges import Judges, load_judges
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
 from semblant.embedded import autoencoder, diffusion, gates, latents, quality
@@ -30,6 +31,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 """Where the shipped weights lie inside the package."""
 STAGES = ("autoencoder", "latents", "coarse", "base", "judges", "card")
 SEEN = ("presentations", "coarse_presentations")
+CURVE = ("captions", "macro", "macro_corrected", "faces")
+"""What the learning curve in the card holds for every mark."""
 GOING_ON = ("latents", "base", "card")
 """Stages of a run that goes on from the shipped weights."""
 
@@ -84,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_frame(work / "base", tokenizer)
     if given.warm == "shipped":
         shutil.copytree(WEIGHTS / "base" / "vae", work / "base" / "vae", dirs_exist_ok=True)
+        (work / "curve.json").write_text(json.dumps(shipped_card().get("curve", [])) + "\n")
     if "autoencoder" in stages:
         log.info("autoencoder: %.0f minutes", given.autoencoder_minutes)
         network = autoencoder.train_autoencoder(work, plan, minutes=given.autoencoder_minutes, compute=compute)
@@ -154,21 +158,49 @@ def write_card(work: Path, captions: int) -> None:
     """Measure the base in the work folder with judges B and write what it is to `card.json` there."""
     made = work / "judges" / "made"
     base, judges = load(work / "base"), load_judges("B", made if (made / "card.json").is_file() else None)
+    curve = learning_curve(work, judges, max(captions // 4, 1))
     plan = json.loads((work / "plan.json").read_text())
     log_file = work / "autoencoder.jsonl"
     if log_file.is_file():
         lines = [json.loads(line) for line in log_file.read_text().splitlines()]
         codec = {**lines[-1], "pictures": max(line.get("pictures", 0) for line in lines)}
     else:
-        codec = json.loads((WEIGHTS / "card.json").read_text())["autoencoder"]
+        codec = shipped_card()["autoencoder"]
     card = {
         "base": {**{k: plan.pop(k) for k in SEEN}, **quality.measure_base(base, judges, captions)},
+        "curve": curve,
         "named people": {"identity_gain": quality.measure_named(base, judges)},
         "autoencoder": codec,
         "plan": plan,
     }
     (work / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     log.info("%s", json.dumps(card))
+
+
+def shipped_card() -> dict[str, Any]:
+    """What was measured about the shipped base; empty when none is."""
+    file = WEIGHTS / "card.json"
+    return dict(json.loads(file.read_text())) if file.is_file() else {}
+
+
+def learning_curve(work: Path, judges: Judges, captions: int) -> list[dict[str, Any]]:
+    """How good the base was after every mark of presentations, where a snapshot or an earlier measuring is here.
+
+    Snapshots hold a U-Net and a text encoder; the rest of each base is that of the work folder.
+    """
+    kept = work / "curve.json"
+    measured = {entry["shown"]: entry for entry in (json.loads(kept.read_text()) if kept.is_file() else [])}
+    for mark in sorted(work.glob("marks/*"), key=lambda path: int(path.name)):
+        shown = int(mark.name)
+        if shown in measured and measured[shown]["captions"] >= captions:
+            continue
+        shutil.copytree(work / "base", mark, dirs_exist_ok=True, ignore=shutil.ignore_patterns("unet", "text_encoder"))
+        found = quality.measure_base(load(mark), judges, captions)
+        measured[shown] = {"shown": shown, **{k: found[k] for k in CURVE}}
+        log.info("%s", json.dumps(measured[shown]))
+    curve = [measured[shown] for shown in sorted(measured)]
+    kept.write_text(json.dumps(curve) + "\n")
+    return curve
 
 
 def ship(work: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from semblant.backbones.base import Base
 from semblant.backbones.blueprint import (
     Blueprint,
     Tokenizer,
@@ -76,6 +77,18 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(bank: Path, tokenize
     for name, weight in whole.named().items():
         assert torch.equal(weight, second.named()[name]), name
         assert torch.equal(whole.average[name], second.average[name]), name
+
+
+def test_coarse_presentations_are_block_means_and_counted_apart(bank: Path, tokenizer: Tokenizer) -> None:
+    rows = diffusion.Presentations(bank / "latents")
+    rows.refresh()
+    (fine, weights, said), (coarse, cells, heard) = rows.draw(2, 0), rows.draw(2, 0, coarse=True)
+    assert said == heard and cells.shape == (2, 1, 4, 4) and float(weights.mean()) == float(cells.mean()) == 1
+    assert torch.allclose(coarse[:, :, 1, 2], fine[:, :, 2:4, 4:6].mean((2, 3)), atol=1e-6)
+    run = diffusion.train_base(bank, PLAN, tokenizer, minutes=0.005, batch=2, coarse=True)
+    assert run.coarse == run.shown == 2 * run.steps > 0 and run.seen == 0
+    run = diffusion.train_base(bank, PLAN, tokenizer, minutes=0.005, batch=2)
+    assert run.seen == 2 * run.steps - run.coarse > 0
 
 
 def test_what_is_shipped_loads_as_a_base_and_warm_starts_a_run(bank: Path, tokenizer: Tokenizer) -> None:
@@ -151,3 +164,22 @@ def test_going_on_from_the_shipped_weights_keeps_their_autoencoder(
     assert (work / name).read_bytes() == (shipped / name).read_bytes()
     with pytest.raises(SystemExit):
         train.main(["--work", str(work), "--from", "shipped", "--stage", "autoencoder"])
+
+
+def test_the_learning_curve_measures_every_snapshot_once(
+    bank: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_frame(bank / "base", tokenizer)
+    write_part(bank / "base", "vae", new_autoencoder(PLAN))
+    diffusion.Run.fresh(PLAN, tokenizer).ship(bank / "marks" / "50")
+    measured: list[int] = []
+
+    def measure(base: Base, _: object, captions: int) -> dict[str, float]:
+        measured.append(captions)
+        return {**dict.fromkeys(train.CURVE, 0.5), "captions": captions}
+
+    monkeypatch.setattr(train.quality, "measure_base", measure)
+    curve = train.learning_curve(bank, None, 8)  # type: ignore[arg-type]
+    assert curve == [{"shown": 50, "captions": 8, "macro": 0.5, "macro_corrected": 0.5, "faces": 0.5}]
+    assert train.learning_curve(bank, None, 8) == curve and measured == [8]  # type: ignore[arg-type]
+    assert train.learning_curve(bank, None, 16)[0]["captions"] == 16  # type: ignore[arg-type]

@@ -297,9 +297,7 @@ def test_the_error_is_positive_where_keys_differ():
 
 
 def test_the_printed_typo_would_learn_nothing_from_attention(monkeypatch):
-    monkeypatch.setattr(
-        "semblant.patches.looks.map_error", lambda target, _, *rest: map_error(target, target, *rest)
-    )
+    monkeypatch.setattr("semblant.patches.looks.map_error", lambda target, _, *rest: map_error(target, target, *rest))
     made = learner()
     move(made, parts=(0,))
     assert errors(made)[1].item() == 0
