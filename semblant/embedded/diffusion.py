@@ -178,6 +178,14 @@ class Run:
         counts = json.loads(card.read_text())["base"] if card.is_file() else {}
         self.seen, self.coarse = (counts.get(f"{kind}presentations", 0) for kind in ("", "coarse_"))
 
+    def learn_words(self, path: Path) -> None:
+        """Take the text encoder that `wording.train_text` left."""
+        own = self.named()
+        with torch.no_grad():
+            for name, value in _text_names(load_file(path), own).items():
+                own[name].copy_(value)
+                self.average[name].copy_(value)
+
     def ship(self, folder: Path) -> None:
         """Write the moving average in half precision, as a base's U-Net and text encoder."""
         for kind, part, net in (("unet", "unet", self.unet), ("text_encoder", "text", self.text)):
@@ -220,6 +228,8 @@ def train_base(
         run.restore(state)
     elif warm is not None:
         run.warm_start(warm)
+    elif (work / "text.safetensors").is_file():
+        run.learn_words(work / "text.safetensors")
     rows, words, schedule = Presentations(work / "latents", seed), Words(tokenizer), Schedule.scaled_linear()
     rows.refresh()
     began = saved = time.monotonic()

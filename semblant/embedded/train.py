@@ -21,7 +21,7 @@ from semblant.backbones.blueprint import Blueprint, plan_record, read_autoencode
 from semblant.backbones.judges import Judges, load_judges
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
-from semblant.embedded import autoencoder, diffusion, gates, latents, quality
+from semblant.embedded import autoencoder, diffusion, gates, latents, quality, wording
 from semblant.embedded.judges import train_judges
 from semblant.world.captions import PUNCTUATION, words
 
@@ -29,7 +29,7 @@ log = logging.getLogger("semblant.embedded")
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the shipped weights lie inside the package."""
-STAGES = ("autoencoder", "latents", "coarse", "base", "judges", "card")
+STAGES = ("autoencoder", "latents", "text", "coarse", "base", "judges", "card")
 SEEN = ("presentations", "coarse_presentations")
 CURVE = ("captions", "macro", "macro_corrected", "faces")
 """What the learning curve in the card holds for every mark."""
@@ -54,6 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--coarse-hours", type=float, default=1.0, help="hours on coarse latents before (default: %(default)s)"
     )
     parser.add_argument("--compile", action="store_true", help="compile the U-Net: pays from an hour on")
+    parser.add_argument(
+        "--text-minutes", type=float, default=15.0, help="minutes for the text encoder alone (default: %(default)s)"
+    )
     parser.add_argument("--autoencoder-minutes", type=float, default=20.0)
     parser.add_argument(
         "--shards", type=int, default=200, help=f"shards of {latents.SHARD} latents (default: %(default)s)"
@@ -77,8 +80,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ship", action="store_true", help="put the results into the package when done")
     given = parser.parse_args(arguments)
     stages = given.stage or (GOING_ON if given.warm == "shipped" else STAGES)
-    if given.warm == "shipped" and ("autoencoder" in stages or given.shape != "small"):
-        parser.error("the shipped weights are of the small shape, and a new autoencoder would make them useless")
+    if given.warm == "shipped" and ({"autoencoder", "text"} & set(stages) or given.shape != "small"):
+        parser.error(
+            "the shipped weights are of the small shape, and a new autoencoder or text encoder would make them useless"
+        )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     plan = Blueprint.large() if given.shape == "large" else Blueprint()
     tokenizer = word_tokenizer([*words(), *PUNCTUATION])
@@ -95,6 +100,10 @@ def main(arguments: list[str] | None = None) -> None:
         latents.record(work / "autoencoder.jsonl", **autoencoder.face_psnr(network))
     if "latents" in stages:
         build_latents(work, given.shards, compute)
+    if "text" in stages:
+        log.info("text encoder: %.0f minutes", given.text_minutes)
+        spoken = diffusion.Words(tokenizer)
+        wording.train_text(work, plan, tokenizer, spoken, minutes=given.text_minutes, compute=compute)
     warm = WEIGHTS / "base" if given.warm == "shipped" else None
     for stage, hours in (("coarse", given.coarse_hours), ("base", given.hours)):
         if stage not in stages:

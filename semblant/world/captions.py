@@ -324,23 +324,21 @@ def read(text: str) -> Reading:
     while (plain := _WEIGHT.sub(r"\1", text)) != text:
         text = plain
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    table, known, longest = phrases.phrase_table(), _known(), _longest_phrase()
+    known = _known()
     tokens = [part for token in _TOKEN.findall(text) for part in _parts(token, known)]
     found: dict[str, str] = {}
     unknown: list[str] = []
     names: list[str] = []
     placeholders: list[str] = []
-    negated, at = False, 0
-    while at < len(tokens):
-        token = tokens[at]
-        size = next((n for n in range(longest, 0, -1) if tuple(tokens[at : at + n]) in table), 0)
-        if size:
-            for fact, value in {} if negated else table[tuple(tokens[at : at + size])].items():
+    negated = False
+    for phrase, facts, name in _phrases(tokens):
+        token = phrase[0]
+        if facts:
+            for fact, value in {} if negated else facts.items():
                 found.setdefault(fact, value)
             negated = False
-        elif token in FIRST and at + 1 < len(tokens) and tokens[at + 1] in LAST:
-            names.append(f"{token} {tokens[at + 1]}")
-            size = 2
+        elif name:
+            names.append(name)
         elif token[-1] in ">*":
             placeholders.append(token)
         elif token not in known and token not in ",.;:!?":
@@ -348,10 +346,27 @@ def read(text: str) -> Reading:
         if token in ",.;:!?":
             negated = False
         negated |= token in _NEGATIONS
-        at += max(size, 1)
     return Reading(
         found, tuple(dict.fromkeys(unknown)), tuple(dict.fromkeys(names)), tuple(dict.fromkeys(placeholders))
     )
+
+
+def phrases_of(caption: str) -> list[tuple[tuple[str, ...], dict[str, str], str | None]]:
+    """A caption as `write` wrote it, cut into phrases: the words of each, the facts it names, and who it names."""
+    known = _known()
+    return _phrases([part for token in _TOKEN.findall(caption) for part in _parts(token, known)])
+
+
+def _phrases(tokens: list[str]) -> list[tuple[tuple[str, ...], dict[str, str], str | None]]:
+    table, longest, found, at = phrases.phrase_table(), _longest_phrase(), [], 0
+    while at < len(tokens):
+        size = next((n for n in range(longest, 0, -1) if tuple(tokens[at : at + n]) in table), 0)
+        named = not size and tokens[at] in FIRST and at + 1 < len(tokens) and tokens[at + 1] in LAST
+        facts = table[tuple(tokens[at : at + size])] if size else {}
+        size = max(size, 2 if named else 1)
+        found.append((tuple(tokens[at : at + size]), dict(facts), " ".join(tokens[at : at + 2]) if named else None))
+        at += size
+    return found
 
 
 def _parts(token: str, known: frozenset[str]) -> list[str]:
