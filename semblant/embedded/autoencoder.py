@@ -111,7 +111,12 @@ def train_autoencoder(
                 _save(network, done, state)
                 saved = time.monotonic()
             if done % (batch * 160) == 0:
-                record(work / "autoencoder.jsonl", pictures=done, loss=round(float(loss), 5), minutes=round(spent, 2))
+                record(
+                    work / "autoencoder.jsonl",
+                    pictures=done,
+                    loss=round(float(loss.detach()), 5),
+                    minutes=round(spent, 2),
+                )
         shard += 1
     network.eval()
     network.register_to_config(scaling_factor=latent_scale(network))

@@ -13,13 +13,12 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import AttnProcessor
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from semblant.backbones.blueprint import Blueprint, Tokenizer, new_text_encoder, new_unet, write_part
+from semblant.backbones.blueprint import Blueprint, Tokenizer, attend_explicitly, new_text_encoder, new_unet, write_part
 from semblant.backbones.vocabulary import PIECE
 from semblant.embedded.latents import SHARD, Shard, load_shard, record
 from semblant.ops.schedule import Schedule
@@ -117,8 +116,7 @@ class Run:
         """Untrained networks. The text encoder starts with embeddings large enough to tell words apart."""
         torch.manual_seed(seed)
         unet = new_unet(plan).to(memory_format=torch.channels_last)
-        # Explicit maps: on CPUs the fused kernel's backward pass took a fifth of a step with eight narrow heads.
-        unet.set_attn_processor(AttnProcessor())
+        attend_explicitly(unet)
         text = new_text_encoder(plan, tokenizer)
         named = {
             **{f"unet.{k}": v for k, v in unet.named_parameters()},

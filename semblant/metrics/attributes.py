@@ -17,16 +17,21 @@ from semblant.world.captions import read
 
 
 @torch.no_grad()
-def facts_held(images: Any, prompts: Sequence[str], judges: Judges) -> list[dict[str, bool]]:
-    """Per picture, for every fact its prompt names, whether it holds. `prompts` has one text per picture."""
+def facts_shown(images: Any, prompts: Sequence[str], judges: Judges) -> list[tuple[dict[str, str], dict[str, str]]]:
+    """Per picture, what the reader sees of every fact, and the facts that its prompt names. One text per picture."""
     seen = look(images, judges)
     known = judges.attributes.values
     named = {prompt: {f: v for f, v in read(prompt).facts.items() if v in known.get(f, ())} for prompt in set(prompts)}
     parts = zip(seen.images.split(AT_ONCE), seen.frames.split(AT_ONCE), strict=True)
     shown = [reading for images, frames in parts for reading in judges.attributes.read(images, frames)]
+    return [(reading, named[prompt]) for reading, prompt in zip(shown, prompts, strict=True)]
+
+
+def facts_held(images: Any, prompts: Sequence[str], judges: Judges) -> list[dict[str, bool]]:
+    """Per picture, for every fact its prompt names, whether it holds. `prompts` has one text per picture."""
     return [
-        {fact: reading[fact] == value for fact, value in named[prompt].items()}
-        for reading, prompt in zip(shown, prompts, strict=True)
+        {fact: reading[fact] == value for fact, value in named.items()}
+        for reading, named in facts_shown(images, prompts, judges)
     ]
 
 

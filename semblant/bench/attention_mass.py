@@ -1,0 +1,77 @@
+"""Where words look on true pictures: the share of a word's attention that falls outside, or inside, what it names.
+
+A render of the right answer is noised and denoised once at several timesteps under the prompt. Who looks where is then
+known to the pixel, and does not depend on how well anything was generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from semblant.backbones.base import Base
+from semblant.backbones.moment import Moment
+from semblant.ops.attention import mass_inside
+from semblant.patches.attention import Recorder
+from semblant.world.renderer import PARTS, render
+from semblant.world.scene import Scene
+
+TIMESTEPS = (100, 300, 500, 700, 900)
+"""One in the middle of each fifth of the schedule, so that every stage of five is asked once."""
+NO_FACE = ("background", "neck", "neck_l", "cloth")
+DIFFERS = 0.02
+"""A pixel that an object changes by more than this belongs to the object or its shadow."""
+
+
+def face_mask(scene: Scene, size: int) -> Float[Tensor, "size size"]:
+    """1 on the head of the first person: face, hair, hat."""
+    drawn = render([scene], size)
+    head = torch.ones(len(PARTS), dtype=torch.bool)
+    head[[PARTS.index(part) for part in NO_FACE if part in PARTS]] = False
+    return (head[drawn.parts[0].long()] & drawn.instances[0, 0]).float()
+
+
+def object_mask(scene: Scene, size: int) -> Float[Tensor, "size size"]:
+    """1 where the first person's action shows: the pixels that differ from the scene without it."""
+    both = render([scene, scene.change(action="none")], size, labels=False).image
+    return ((both[0] - both[1]).abs().amax(0) > DIFFERS).float()
+
+
+@torch.no_grad()
+def masses(
+    base: Base, prompt: str, scene: Scene, masks: Mapping[str, Float[Tensor, "size size"]], seed: int = 0
+) -> dict[str, float]:
+    """For every word of `masks`, the share of its attention inside its mask, 0..1: mean over sites and `TIMESTEPS`.
+
+    `base` is a view with its words attached; words that the prompt lacks are left out.
+    """
+    picture = render([scene], base.size, labels=False).image * 2 - 1
+    latent = base.encode(picture.to(base.device))
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(latent.shape, generator=generator).to(latent)
+    context = base.text(prompt)
+    watched = base.patched(Recorder())
+    found: dict[str, list[float]] = {}
+    for time in TIMESTEPS:
+        moment = Moment.of(torch.tensor([time]))
+        watched.denoise(base.schedule.noised(latent, noise, torch.tensor([time])), moment, context)
+        maps = moment.recorded("map")
+        assert isinstance(maps, list)
+        for word, mask in masks.items():
+            if places := context.rows[0].positions.get(word):
+                found.setdefault(word, []).extend(_inside(maps, places, mask))
+    return {word: sum(shares) / len(shares) for word, shares in found.items()}
+
+
+def _inside(maps: Sequence[Tensor], places: Sequence[int], mask: Tensor) -> list[float]:
+    shares = []
+    for site in maps:
+        looks = site.float().mean(1)[:, :, list(places)].sum(-1)
+        side = round(looks.shape[1] ** 0.5)
+        inside = F.adaptive_avg_pool2d(mask[None, None].to(looks), side)[0]
+        shares.append(float(mass_inside(looks.view(1, side, side), inside)))
+    return shares
