@@ -262,3 +262,22 @@ def test_the_help_needs_nothing_heavy() -> None:
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]", f"imported after {time.monotonic() - began:.1f} s"
+
+
+def test_rate_writes_a_page_and_adds_up_what_people_answered(run: Run, portrait: Path, tmp_path: Path) -> None:
+    from semblant.data.pictures import save_png
+
+    for name in ("ours", "theirs"):
+        for k in range(2):
+            save_png(Image.open(portrait), tmp_path / name / f"{k}.png", {"prompt": "a photo of <maya>"})
+    result = run("rate", "ours", "theirs", "--reference", portrait, "--pairs", 1, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == {"page": "rating.html", "methods": ["ours", "theirs"]}
+    page = Path("rating.html").read_text()
+    assert "a photo of \\u003cmaya>" in page and "theirs" not in page
+    answer = {"question": "quality", "left": "ours", "right": "theirs", "choice": "left"}
+    record = {"format": "semblant-rating/1", "rater": "r", "answers": [answer]}
+    Path("rating-r.json").write_text(json.dumps(record))
+    result = run("rate", "--collect", "rating-r.json", "--json")
+    assert json.loads(result.stdout)["shares"] == {"quality": {"ours": 1.0, "theirs": 0.0}}
+    assert "quality" in run("rate", "--collect", "rating-r.json").stdout
