@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from semblant import __version__
-from semblant.cli import catalogue, demonstration, fitting, measuring, rating, sampling, worlds
+from semblant.cli import analysing, catalogue, demonstration, fitting, measuring, rating, sampling, worlds
 from semblant.errors import SemblantError
 
 INTERRUPTED = 130
@@ -101,6 +101,7 @@ sampling.register(app)
 measuring.register(app)
 catalogue.register(app)
 demonstration.register(app)
+analysing.register(app)
 rating.register(app)
 worlds.register(app)
 

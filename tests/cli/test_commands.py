@@ -281,3 +281,20 @@ def test_rate_writes_a_page_and_adds_up_what_people_answered(run: Run, portrait:
     result = run("rate", "--collect", "rating-r.json", "--json")
     assert json.loads(result.stdout)["shares"] == {"quality": {"ours": 1.0, "theirs": 0.0}}
     assert "quality" in run("rate", "--collect", "rating-r.json").stdout
+
+
+def test_analyses_draw_a_picture_of_what_a_word_does(run: Run, base: Path, portrait: Path, concept: Path) -> None:
+    assert fit(run, base, portrait, "--steps", 1, "-q", "--out", "sefi").exit_code == 0
+    about = ("--base", base, "--steps", 1, "--json")
+    for kind, given, rows, columns in (
+        ("attention", (concept, "--word", "cup", "--word", "photo"), 2, 4),
+        ("adding", ("sefi.safetensors", "-n", 1), 1, 11),
+        ("exchange", ("sefi.safetensors", "sefi.safetensors", "-n", 2), 6, 2),
+    ):
+        result = run("analyse", kind, *given, *about)
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["picture"] == f"{kind}.png"
+        made = Image.open(f"{kind}.png")
+        assert made.width == 2 * 16 + 150 + columns * 134 - 6 and made.height >= rows * 134
+        assert json.loads(made.info["semblant"])["analysis"] == kind
+    assert run("analyse", "attention", concept, "--word", "cup", *about).exit_code == 3

@@ -1,0 +1,94 @@
+"""Pictures that show what a learned word does: where words look, and what its rows carry.
+
+Figures of the analyses in SeFi-IDE (arXiv 2402.00631): attention maps per word, progressive adding of the word, keys of
+one person with values of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from semblant.backbones.base import Base
+from semblant.bench.gaze import Gaze, overlay
+from semblant.bench.sheet import sheet
+from semblant.errors import SemblantError
+from semblant.training.concepts import Concept
+from semblant.training.surgery import SUB_STEPS, added_until, exchanged, substituted
+from semblant.verbs import patches_of, sample
+
+
+def attention(
+    base: Base, prompt: str, concepts: Sequence[Concept], words: Sequence[str], **sampling: Any
+) -> Image.Image:
+    """A row for each concept, and one for its class word: the picture, then where it looked at each of the words.
+
+    `prompt` holds `{}` where the concept's word goes; a concept's own column comes first. Raises SemblantError for a
+    word that the prompt lacks.
+    """
+    _held(prompt)
+    rows = []
+    for concept in [*concepts, None]:
+        own = concept.word if concept else concepts[0].class_word
+        text = prompt.replace("{}", own)
+        view = base.patched(*patches_of(base, [concept] if concept else []))
+        found = view.text(text).rows[0].positions
+        missing = [word for word in words if word not in found]
+        if missing:
+            raise SemblantError(f"the prompt {text!r} has no word {', '.join(missing)}; it has {', '.join(found)}")
+        gaze = Gaze([{word: found[word] for word in (own, *words)}])
+        [picture] = sample(base, text, concepts=[concept] if concept else [], patches=gaze.patches(), **sampling)
+        looks = [look for word in (own, *words) if (look := gaze.map(0, word)) is not None]
+        label = f"{concept.word}, {concept.method}" if concept else own
+        rows.append((label, [picture, *(overlay(picture, look) for look in looks)]))
+    return sheet(rows, ["picture", "the subject's word", *words])
+
+
+def adding(
+    base: Base, prompt: str, concept: Concept, *, seeds: int = 2, first: int = 0, **sampling: Any
+) -> Image.Image:
+    """A row for each seed: the word in no part of the schedule, in the first, the first two, ..., in all ten.
+
+    Guidance and latents are the same along a row, so what changes from one picture to the next is what one more part of
+    the word adds.
+    """
+    _held(prompt)
+    class_row = base.token_row(concept.class_word)
+    text = prompt.replace("{}", concept.word)
+    columns = []
+    for parts in range(SUB_STEPS + 1):
+        word = added_until(concept, class_row, parts)
+        columns.append(sample(base, text, concepts=[word], n=seeds, seed=first, **sampling))
+    rows = [(f"seed {first + k}", [column[k] for column in columns]) for k in range(seeds)]
+    return sheet(rows, [f"{parts} of {SUB_STEPS}" for parts in range(SUB_STEPS + 1)])
+
+
+def exchange(
+    base: Base, prompt: str, one: Concept, other: Concept, *, seeds: int = 4, first: int = 0, **sampling: Any
+) -> Image.Image:
+    """A row for each pairing of keys and values of two concepts, and with the class word's; a column for each seed."""
+    _held(prompt)
+    class_row = base.token_row(one.class_word)
+    stages = set(range(len(one.tensors["rows"])))
+    person = one.class_word
+    # Two subjects may have been learned under one word, so rows are called by letters.
+    pairings = (
+        (f"A: {one.word}", one),
+        ("keys of A, values of B", exchanged(one, other)),
+        ("keys of B, values of A", exchanged(other, one)),
+        (f"B: {other.word}", other),
+        (f"keys of {person}, values of A", substituted(one, class_row, stages, "key")),
+        (f"keys of A, values of {person}", substituted(one, class_row, stages, "value")),
+    )
+    rows = []
+    for label, concept in pairings:
+        text = prompt.replace("{}", concept.word)
+        rows.append((label, sample(base, text, concepts=[concept], n=seeds, seed=first, **sampling)))
+    return sheet(rows, [f"seed {first + k}" for k in range(seeds)])
+
+
+def _held(prompt: str) -> None:
+    if "{}" not in prompt:
+        raise SemblantError(f"the prompt {prompt!r} has no {{}} where the subject's word goes")

@@ -1,0 +1,107 @@
+"""`semblant analyse`: what a learned word does, as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from semblant.cli.terminal import Terminal
+from semblant.errors import FileProblem
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+analysed = typer.Typer(no_args_is_help=True, help="Show where words look, and what a learned word's rows carry.")
+
+Concepts = Annotated[list[Path], typer.Argument(metavar="CONCEPTS...", help="Concept files.")]
+One = Annotated[Path, typer.Argument(metavar="CONCEPT", help="A concept file.")]
+Prompt = Annotated[str, typer.Option("--prompt", help="A prompt with {} where the subject's word goes.")]
+BaseName = Annotated[str, typer.Option("--base", help="embedded, or a folder in diffusers' layout.")]
+Out = Annotated[Path, typer.Option("--out", help="The picture to write, a PNG.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the first picture.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Sampling steps. Default: those of the base.", min=1)]
+Number = Annotated[int, typer.Option("-n", help="Seeds to show.", min=1)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")]
+
+
+@analysed.command()
+def attention(
+    given: Concepts,
+    prompt: Prompt = "a photo of {} holding a cup of latte",
+    word: Annotated[list[str] | None, typer.Option("--word", help="Words to follow; may be repeated.")] = None,
+    base: BaseName = "embedded",
+    out: Out = Path("attention.png"),
+    seed: Seed = 0,
+    steps: Steps = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Where pictures look at the subject's word and at others, beside the class word."""
+    from semblant import verbs
+    from semblant.bench import analysis
+    from semblant.training.concepts import load
+
+    concepts = [load(path) for path in given]
+    words = word or ["cup"]
+    made = analysis.attention(verbs.load(base), prompt, concepts, words, seed=seed, steps=steps)
+    _write(made, out, {"analysis": "attention", "prompt": prompt, "words": words, "seed": seed}, quiet, json)
+
+
+@analysed.command()
+def adding(
+    given: One,
+    prompt: Prompt = "a photo of {}",
+    base: BaseName = "embedded",
+    out: Out = Path("adding.png"),
+    n: Number = 2,
+    seed: Seed = 0,
+    steps: Steps = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """The word in ever more of the schedule, the class word in the rest."""
+    from semblant import verbs
+    from semblant.bench import analysis
+    from semblant.training.concepts import load
+
+    made = analysis.adding(verbs.load(base), prompt, load(given), seeds=n, first=seed, steps=steps)
+    _write(made, out, {"analysis": "adding", "prompt": prompt, "seed": seed}, quiet, json)
+
+
+@analysed.command()
+def exchange(
+    one: One,
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="Another concept of the same method.")],
+    prompt: Prompt = "a photo of {}",
+    base: BaseName = "embedded",
+    out: Out = Path("exchange.png"),
+    n: Number = 4,
+    seed: Seed = 0,
+    steps: Steps = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Keys of one subject with values of another, and with the class word's."""
+    from semblant import verbs
+    from semblant.bench import analysis
+    from semblant.training.concepts import load
+
+    made = analysis.exchange(verbs.load(base), prompt, load(one), load(other), seeds=n, first=seed, steps=steps)
+    _write(made, out, {"analysis": "exchange", "prompt": prompt, "seed": seed}, quiet, json)
+
+
+def _write(made: Image.Image, out: Path, settings: dict[str, Any], quiet: bool, json: bool) -> None:
+    from semblant.data.pictures import save_png
+
+    if out.exists():
+        raise FileProblem(f"{out} exists; give --out another name")
+    save_png(made, out, settings)
+    Terminal(quiet, json).answer({"picture": out.as_posix(), **settings}, f"see {out}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(analysed, name="analyse")
