@@ -279,7 +279,9 @@ def _step(
     x = schedule.noised(latents, noise, t).contiguous(memory_format=torch.channels_last)
     with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=compute == torch.bfloat16):
         context = run.text(input_ids=words(captions)).last_hidden_state
-        predicted = (run.unet if run.predict is None else run.predict)(x, t, encoder_hidden_states=context).sample.float()
+        predicted = (run.unet if run.predict is None else run.predict)(
+            x, t, encoder_hidden_states=context
+        ).sample.float()
     error = ((predicted - noise) ** 2 * weights).mean((1, 2, 3)) / weights.mean((1, 2, 3))
     snr = schedule.snr(t)
     loss = (error * snr.clamp_max(SNR_CAP) / snr).mean()

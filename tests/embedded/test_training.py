@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,16 @@ def test_coarse_presentations_are_block_means_and_counted_apart(bank: Path, toke
     assert run.coarse == run.shown == 2 * run.steps > 0 and run.seen == 0
     run = diffusion.train_base(bank, PLAN, tokenizer, minutes=0.005, batch=2)
     assert run.seen == 2 * run.steps - run.coarse > 0
+
+
+def test_a_compiled_run_trains_the_same_weights(
+    bank: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    run = diffusion.train_base(bank, PLAN, tokenizer, minutes=0.02, batch=2, compiled=True)
+    assert run.steps > 0 and run.predict is not None
+    assert all(k in run.named() and not k.startswith("unet._orig") for k in run.average)
+    assert any(w.grad is not None and w.grad.any() for w in run.unet.parameters())
 
 
 def test_what_is_shipped_loads_as_a_base_and_warm_starts_a_run(bank: Path, tokenizer: Tokenizer) -> None:
