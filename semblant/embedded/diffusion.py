@@ -43,7 +43,7 @@ where things go (first small, then large, as Rombach et al. 2022 and the Stable 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 COUNTS = ("seen", "steps", "coarse")
 MARKS = (25_000, 50_000, 100_000, 200_000, 400_000, 800_000, 1_600_000)
-"""Presentations after which a snapshot is kept for the learning curve."""
+"""Presentations, coarse ones not counted, after which a snapshot is kept for the learning curve."""
 
 
 class Words:
@@ -241,7 +241,7 @@ def train_base(
             group["lr"] = LEARNING_RATE * full * (1.0 if coarse else max(0.05, min(1.0, left)))
         loss = _step(run, *rows.draw(batch, run.shown, coarse), words, schedule, seed, compute, coarse)
         smooth = loss if run.steps == first + 1 else 0.98 * smooth + 0.02 * loss
-        passed = [m for m in MARKS if run.shown - batch < m <= run.shown]
+        passed = [m for m in MARKS if run.seen - batch < m <= run.seen and not coarse]
         if passed:
             run.ship(work / "marks" / str(passed[0]))
         if run.steps % 50 == 0:

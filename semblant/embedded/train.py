@@ -198,16 +198,16 @@ def learning_curve(work: Path, judges: Judges, captions: int) -> list[dict[str, 
     Snapshots hold a U-Net and a text encoder; the rest of each base is that of the work folder.
     """
     kept = work / "curve.json"
-    measured = {entry["shown"]: entry for entry in (json.loads(kept.read_text()) if kept.is_file() else [])}
+    measured = {entry["presentations"]: entry for entry in (json.loads(kept.read_text()) if kept.is_file() else [])}
     for mark in sorted(work.glob("marks/*"), key=lambda path: int(path.name)):
-        shown = int(mark.name)
-        if shown in measured and measured[shown]["captions"] >= captions:
+        seen = int(mark.name)
+        if seen in measured and measured[seen]["captions"] >= captions:
             continue
         shutil.copytree(work / "base", mark, dirs_exist_ok=True, ignore=shutil.ignore_patterns("unet", "text_encoder"))
         found = quality.measure_base(load(mark), judges, captions)
-        measured[shown] = {"shown": shown, **{k: found[k] for k in CURVE}}
-        log.info("%s", json.dumps(measured[shown]))
-    curve = [measured[shown] for shown in sorted(measured)]
+        measured[seen] = {"presentations": seen, **{k: found[k] for k in CURVE}}
+        log.info("%s", json.dumps(measured[seen]))
+    curve = [measured[seen] for seen in sorted(measured)]
     kept.write_text(json.dumps(curve) + "\n")
     return curve
 

@@ -195,7 +195,7 @@ def test_the_learning_curve_measures_every_snapshot_once(
 
     monkeypatch.setattr(train.quality, "measure_base", measure)
     curve = train.learning_curve(bank, None, 8)  # type: ignore[arg-type]
-    assert curve == [{"shown": 50, "captions": 8, "macro": 0.5, "macro_corrected": 0.5, "faces": 0.5}]
+    assert curve == [{"presentations": 50, "captions": 8, "macro": 0.5, "macro_corrected": 0.5, "faces": 0.5}]
     assert train.learning_curve(bank, None, 8) == curve and measured == [8]  # type: ignore[arg-type]
     assert train.learning_curve(bank, None, 16)[0]["captions"] == 16  # type: ignore[arg-type]
 
