@@ -167,11 +167,15 @@ class Base:
 
     def token_row(self, word: str) -> Float[Tensor, " dim"]:
         """The input embedding of a word: the mean of its tokens' rows. Raises SemblantError for an empty word."""
+        return self.token_rows(word).mean(0)
+
+    def token_rows(self, word: str) -> Float[Tensor, "tokens dim"]:
+        """The input embeddings of a word's tokens. Raises SemblantError for an empty word."""
         ids = self.tokenizer(word, add_special_tokens=False).input_ids
         if not ids:
             raise SemblantError(f"{word!r} has no token in {self.name}; give a word")
         table = self.text_encoder.get_input_embeddings().weight
-        return table[torch.tensor(ids, device=table.device)].mean(0).detach().clone()
+        return table[torch.tensor(ids, device=table.device)].detach().clone()
 
     def _encode(self, requests: Sequence[tuple[Encoded, Variant]]) -> Tensor:
         results = [self._known(*request) for request in requests]

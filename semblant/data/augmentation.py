@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Range = tuple[float, float]
-Canvas = Literal["black", "mean", "reflect"]
+Canvas = Literal["black", "grey", "mean", "reflect"]
 
 
 def augment(
@@ -44,11 +44,11 @@ def canvas(
 ) -> tuple[Float[Tensor, "3 size size"], Float[Tensor, "1 size size"] | None]:
     """Shrink a picture and paste it at a random place: height U[scale], width that times U[aspect], at most the size.
 
-    Around it `canvas` is black (-1, as published), the picture's mean colour, or its reflection. The mask moves along
+    Around it `canvas` is black (-1), grey (0), the picture's mean colour, or its reflection. The mask moves along
     and is 0 outside the paste, in a reflection too. Raises ValueError for an unknown canvas or a scale outside (0, 1].
     """
-    if canvas not in ("black", "mean", "reflect"):
-        raise ValueError(f"canvas is black, mean or reflect, not {canvas!r}")
+    if canvas not in ("black", "grey", "mean", "reflect"):
+        raise ValueError(f"canvas is black, grey, mean or reflect, not {canvas!r}")
     if not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(f"scale is a range within (0, 1], not {scale}")
     size = image.shape[-1]
@@ -60,7 +60,8 @@ def canvas(
         rows, columns = _reflected(size, top, height, image.device), _reflected(size, left, width, image.device)
         pasted = small[:, rows][:, :, columns]
     else:
-        colour = image.mean((1, 2), keepdim=True) if canvas == "mean" else torch.full_like(image[:, :1, :1], -1.0)
+        plain = torch.full_like(image[:, :1, :1], 0.0 if canvas == "grey" else -1.0)
+        colour = image.mean((1, 2), keepdim=True) if canvas == "mean" else plain
         pasted = colour.expand_as(image).clone()
         pasted[:, top : top + height, left : left + width] = small
     if mask is None:
@@ -68,6 +69,25 @@ def canvas(
     moved = torch.zeros_like(mask)
     moved[:, top : top + height, left : left + width] = _resize(mask, height, width)
     return pasted, moved
+
+
+def enlarge(
+    image: Float[Tensor, "3 size size"],
+    mask: Float[Tensor, "1 size size"] | None,
+    generator: torch.Generator,
+    scale: Range = (1.2, 1.4),
+) -> tuple[Float[Tensor, "3 size size"], Float[Tensor, "1 size size"] | None]:
+    """Enlarge a picture U[scale] times and cut a piece of the old size out of it at a random place, mask alike.
+
+    Raises ValueError for a scale below 1.
+    """
+    if not 1 <= scale[0] <= scale[1]:
+        raise ValueError(f"scale is a range from 1 on, not {scale}")
+    size = image.shape[-1]
+    large = max(size, round(size * _uniform(scale, generator)))
+    top, left = (_integer(large - size + 1, generator) for _ in range(2))
+    cut = lambda t: _resize(t, large, large)[:, top : top + size, left : left + size]
+    return cut(image), None if mask is None else cut(mask)
 
 
 def jitter(

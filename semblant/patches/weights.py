@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from semblant.backbones.base import Base
 from semblant.backbones.patch import WeightsPatch
+from semblant.backbones.site import Kind
+from semblant.errors import SemblantError, closest
+
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+"""The matrices of an attention layer of the U-Net: queries, keys, values, and what comes out."""
+TEXT_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
+"""The same in the text encoder."""
 
 
 class Offsets(WeightsPatch):
@@ -30,6 +40,12 @@ class LowRank(WeightsPatch):
     def __init__(self, factors: Mapping[str, tuple[Tensor, Tensor]], strength: float = 1.0) -> None:
         self.factors, self.strength = dict(factors), strength
 
+    @staticmethod
+    def of(tensors: Mapping[str, Tensor], strength: float = 1.0) -> LowRank:
+        """From tensors called `NAME.up` and `NAME.down`, as `low_rank_start` makes them."""
+        names = [name.removesuffix(".up") for name in tensors if name.endswith(".up")]
+        return LowRank({name: (tensors[f"{name}.up"], tensors[f"{name}.down"]) for name in names}, strength)
+
     def select(self, name: str) -> bool:
         """Parameters it has factors for."""
         return name in self.factors
@@ -38,3 +54,41 @@ class LowRank(WeightsPatch):
         """The weight plus the product of its factors [out, rank] and [rank, in]."""
         up, down = self.factors[name]
         return weight + self.strength * (up @ down).view_as(weight).to(weight)
+
+
+def low_rank_start(
+    weights: Mapping[str, Float[Tensor, "out wide"]], rank: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Factors `NAME.up` [out, rank] of zeros, so that nothing is changed at first, and `NAME.down` [rank, in], normal
+    with deviation 1 / rank (LoRA Sec. 4.1; the deviation is diffusers'). Raises SemblantError for a rank below 1."""
+    if rank < 1:
+        raise SemblantError(f"the rank of a low-rank change is 1 or more; got {rank}")
+    made: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        made[f"{name}.up"] = weight.new_zeros(len(weight), rank)
+        made[f"{name}.down"] = torch.randn(rank, weight.shape[1], generator=generator).to(weight) / rank
+    return made
+
+
+def attention_weights(
+    base: Base, projections: Sequence[str] = PROJECTIONS, kinds: Sequence[Kind] = ("self", "cross")
+) -> dict[str, Float[Tensor, "out wide"]]:
+    """Weights of the U-Net's attention layers by canonical name. Raises SemblantError for an unknown projection."""
+    _require_known(projections, PROJECTIONS)
+    named = dict(base.named_parameters())
+    wanted = [f"unet.{s.name}.{part}.weight" for s in base.sites if s.kind in kinds for part in projections]
+    return {name: named[name] for name in wanted}
+
+
+def text_attention_weights(base: Base) -> dict[str, Float[Tensor, "out wide"]]:
+    """Weights of the text encoder's attention layers by canonical name."""
+    ends = tuple(f".{part}.weight" for part in TEXT_PROJECTIONS)
+    return {name: w for name, w in base.named_parameters() if name.startswith("text.") and name.endswith(ends)}
+
+
+def _require_known(given: Sequence[str], known: Sequence[str]) -> None:
+    if not given:
+        raise SemblantError(f"no projection is given; possible: {', '.join(known)}")
+    for name in given:
+        if name not in known:
+            raise SemblantError(f"attention has no projection {name!r}; possible: {closest(name, tuple(known))}")

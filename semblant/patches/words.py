@@ -20,8 +20,8 @@ class LearnedWord(WordsPatch):
     """A placeholder whose input rows may differ by stage of the schedule, by cross-attention site, by key and value.
 
     `table` has one entry in every axis that does not matter: [1, 1, 1, 1, dim] is plain Textual Inversion, [5, 1, 2, 1,
-    dim] SeFi-IDE's five stages of key and value words. `strength` moves every row from the class word (0) to what was
-    learned (1).
+    dim] SeFi-IDE's five stages of key and value words. `strength` moves every row from the class word (0), or from its
+    own of several rows, to what was learned (1).
     """
 
     word: str
@@ -30,7 +30,7 @@ class LearnedWord(WordsPatch):
         self,
         word: str,
         table: Table,
-        class_row: Float[Tensor, " dim"],
+        class_row: Float[Tensor, "*length dim"],
         stage_of: Int[Tensor, " timesteps"] | None = None,
         strength: float = 1.0,
     ) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +17,19 @@ from semblant.errors import SemblantError
 from semblant.sampling.loop import Branches, noise, sample_latents
 from semblant.training.learner import Example
 
-Augment = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""`augment(image [3, S, S], mask [1, S, S], generator)` -> another image and mask of one size."""
+logger = logging.getLogger(__name__)
+
+Augment = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor] | tuple[Tensor, Tensor, str]]
+"""`augment(image [3, S, S], mask [1, S, S], generator)` -> another image and mask of one size, and perhaps words to put
+before the prompt, so that it tells of what was done ("very small ")."""
+
+
+class View(NamedTuple):
+    """One draw from a bank: latent, mask (None when no picture came with one), and words to put before its prompt."""
+
+    latent: Float[Tensor, "channels h w"]
+    mask: Float[Tensor, "1 h w"] | None
+    words: str
 
 
 class Bank:
@@ -52,6 +66,7 @@ class Bank:
         ]
         count = size if augment is not None else len(images)
         self.means = self.deviations = self.masks = torch.empty(0)
+        self.words: list[str] = []
         if not exact:
             self._fill(count, generator)
 
@@ -65,18 +80,29 @@ class Bank:
         return sum(t.numel() * t.element_size() for t in (self.means, self.deviations, self.masks))
 
     def draw(self, generator: torch.Generator) -> tuple[Float[Tensor, "channels h w"], Float[Tensor, "1 h w"] | None]:
-        """A random entry: a latent drawn from its posterior, and its mask (None when no picture came with one)."""
+        """Latent and mask of a random view."""
+        latent, mask, _ = self.view(generator)
+        return latent, mask
+
+    def view(self, generator: torch.Generator) -> View:
+        """A random entry: a latent drawn from its posterior, its mask, and the words that tell of its augmentation."""
         count = len(self.pictures) if self.exact else len(self)
         chosen = int(torch.randint(count, (), generator=generator))
         if self.exact:
-            mean, deviation, mask = (t[0] for t in self._encode([self._picture(chosen, generator)]))
+            picture = self._picture(chosen, generator)
+            (mean, deviation, mask), words = (t[0] for t in self._encode([picture])), picture[2]
         else:
             mean, deviation, mask = self.means[chosen], self.deviations[chosen], self.masks[chosen]
-        return mean + deviation * torch.randn(mean.shape, generator=generator).to(mean), mask if self.masked else None
+            words = self.words[chosen]
+        latent = mean + deviation * torch.randn(mean.shape, generator=generator).to(mean)
+        return View(latent, mask if self.masked else None, words)
 
-    def _picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
         image, mask = self.pictures[index % len(self.pictures)]
-        return (image, mask) if self.augment is None else self.augment(image, mask, generator)
+        if self.augment is None:
+            return image, mask, ""
+        image, mask, *words = self.augment(image, mask, generator)
+        return image, mask, "".join(words)
 
     def _fill(self, count: int, generator: torch.Generator) -> None:
         # About four pictures of 512 pixels at a time keep the autoencoder's memory near one gigabyte.
@@ -84,12 +110,15 @@ class Bank:
         batch = max(1, 2**20 // side**2)
         parts = []
         for start in range(0, count, batch):
-            parts.append(self._encode([self._picture(i, generator) for i in range(start, min(start + batch, count))]))
+            pictures = [self._picture(i, generator) for i in range(start, min(start + batch, count))]
+            parts.append(self._encode(pictures))
+            self.words += [words for _, _, words in pictures]
         self.means, self.deviations, self.masks = (torch.cat(own) for own in zip(*parts, strict=True))
 
     @torch.no_grad()
-    def _encode(self, pictures: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        images, masks = (torch.stack(own).to(self.base.device) for own in zip(*pictures, strict=True))
+    def _encode(self, pictures: Sequence[tuple[Tensor, Tensor, str]]) -> tuple[Tensor, Tensor, Tensor]:
+        images = torch.stack([image for image, _, _ in pictures]).to(self.base.device)
+        masks = torch.stack([mask for _, mask, _ in pictures]).to(self.base.device)
         mean, deviation = self.base.posterior(images)
         height, width = mean.shape[-2:]
         return mean.float(), deviation.float(), F.adaptive_avg_pool2d(masks.float(), (height, width))
@@ -131,3 +160,34 @@ def prior_preservation(
         raise SemblantError("prior preservation needs pictures of the class; got none")
     chosen = torch.randint(len(latents), (rows,), generator=generator).tolist()
     return [Example(latents[i], prompt, weight=weight * subject_rows / rows, patched=False) for i in chosen]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the base knows of a class, as its own pictures, and how much it counts that this is kept."""
+
+    latents: Sequence[Float[Tensor, "channels h w"]]
+    prompt: str
+    weight: float
+
+    @staticmethod
+    def made(
+        base: Base, prompt: str, *, count: int, weight: float, steps: int, guidance: float, generator: torch.Generator
+    ) -> Prior | None:
+        """`count` pictures that the base makes of a class prompt; None when they would count for nothing.
+
+        Raises SemblantError for a count below 0.
+        """
+        if count < 0:
+            raise SemblantError(f"class pictures are 0 (none) or more; got {count}")
+        if count == 0 or weight == 0:
+            return None
+        logger.info("making %d pictures of %r, so that the base keeps what it knows of the class", count, prompt)
+        seed = int(torch.randint(2**31, (), generator=generator))
+        return Prior(class_latents(base, prompt, count, seed=seed, steps=steps, guidance=guidance), prompt, weight)
+
+    def draw(self, generator: torch.Generator, beside: int) -> list[Example]:
+        """As many class pictures as the subject's pictures that they stand beside."""
+        return prior_preservation(
+            self.latents, self.prompt, generator, rows=beside, subject_rows=beside, weight=self.weight
+        )

@@ -105,10 +105,10 @@ class WordLearner(Learner):
         self.chosen = tuple(self.templates[i] for i in which)
 
     def draw(self, generator: torch.Generator) -> Sequence[Example]:
-        """Augmented pictures, each under a template of its own."""
+        """Augmented pictures, each under a template of its own, after the words that tell of its augmentation."""
         prompts = [template.replace("{}", self.word) for template in self.chosen]
-        drawn = [self.bank.draw(generator) for _ in prompts]
-        return [Example(latent, prompt, mask) for (latent, mask), prompt in zip(drawn, prompts, strict=True)]
+        drawn = [self.bank.view(generator) for _ in prompts]
+        return [Example(v.latent, v.words + prompt, v.mask) for v, prompt in zip(drawn, prompts, strict=True)]
 
     def patches(self) -> Sequence[Patch]:
         """The word with the rows of this step; now and then also what its attention is measured with."""
@@ -189,8 +189,11 @@ def encoded_word(base: Base, word: str) -> Float[Tensor, "tokens dim"]:
     return base.encodings(base.text(word))[0, 1:]
 
 
-def learned_word(base: Base, concept: Concept) -> LearnedWord:
-    """The word that a concept of rows stands for. Raises SemblantError when the base's words have another width."""
+def learned_word(base: Base, concept: Concept, start: Float[Tensor, "length dim"] | None = None) -> LearnedWord:
+    """The word that a concept of rows stands for. Raises SemblantError when the base's words have another width.
+
+    `start` is what it is at strength 0 when that is something else than the class word.
+    """
     rows = concept.tensors["rows"]
     class_row = base.token_row(concept.class_word)
     if rows.shape[-1] != len(class_row):
@@ -200,4 +203,6 @@ def learned_word(base: Base, concept: Concept) -> LearnedWord:
             f"{concept.base.get('architecture', 'unknown')!r}, or fit the subject again on {base.name}."
         )
     stages = None if concept.stages is None else torch.tensor(concept.stages)
-    return LearnedWord(concept.word, rows.to(class_row), class_row, stages, concept.strength)
+    return LearnedWord(
+        concept.word, rows.to(class_row), class_row if start is None else start, stages, concept.strength
+    )

@@ -97,6 +97,27 @@ def test_an_interrupted_fit_goes_on_to_the_same_concept(
     assert one.equal(other) and not Path("half.checkpoint").exists()
 
 
+@pytest.mark.parametrize("method", ["lora-dreambooth", "custom-diffusion"])
+def test_weights_are_fitted_saved_and_sampled_and_at_strength_0_the_base_is_left(
+    run: Run, base: Path, portrait: Path, method: str
+) -> None:
+    few = [f"--set={name}" for name in ("identifier=sks", "prior_count=1", "prior_steps=1", "lr=0.02", "batch=1")]
+    fitted = fit(run, base, portrait, "--steps", 2, *few, "--out", "maya", method=method)
+    assert fitted.exit_code == 0, fitted.stderr
+    assert not Path("maya.embedding.safetensors").exists()
+    pictures = []
+    for prompt, *concept in (
+        ("a photo of <maya>", "--concept", "maya.safetensors:0"),
+        ("a photo of sks person",),
+        ("a photo of <maya>", "--concept", "maya.safetensors"),
+    ):
+        sampled = run("sample", prompt, *concept, "--base", base, "--steps", 2, "--seed", 3, "--size", 32, "--json")
+        assert sampled.exit_code == 0, sampled.stderr
+        with Image.open(json.loads(sampled.stdout)["pictures"][0]["file"]) as picture:
+            pictures.append(picture.tobytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
 def test_sample_writes_pictures_that_say_how_they_were_made(run: Run, base: Path, concept: Path) -> None:
     from semblant.data.pictures import digest, read_settings
 
@@ -167,7 +188,8 @@ def test_help_shows_every_setting_with_its_source(run: Run) -> None:
         assert "--class-word" in text
         for setting in settings(kind):
             row = next(line.split() for line in text.splitlines() if line.split()[:1] == [setting.name])
-            assert shown(setting.default) in row and setting.source.split()[0] in row, f"{name} {setting.name}"
+            said = {*shown(setting.default).split(), setting.source.split()[0]}
+            assert said <= set(row), f"{name} {setting.name}"
 
 
 def test_every_setting_has_a_sentence() -> None:
@@ -183,7 +205,9 @@ def test_list_show_and_cite(run: Run) -> None:
 
     assert "sefi-ide" in run("list").stdout and "sefi-ide" in run("list", "tokens", "--base", "sd-1").stdout
     names = [entry["name"] for entry in json.loads(run("list", "--json").stdout)["methods"]]
-    assert {"sefi-ide", "textual-inversion"} <= set(names)
+    assert {"sefi-ide", "textual-inversion", "lora-dreambooth", "custom-diffusion"} <= set(names)
+    assert "lora-dreambooth" in run("list", "finetune").stdout and "sefi-ide" not in run("list", "finetune").stdout
+    assert run("cite", "custom-diffusion").stdout.startswith("@misc{kumari2022customdiffusion,")
     shown = run("show", "sefi-ide").stdout
     assert "2402.00631" in shown and "attention_weight" in shown and "lambda" in shown
     settings = {entry["name"]: entry for entry in json.loads(run("show", "sefi-ide", "--json").stdout)["settings"]}

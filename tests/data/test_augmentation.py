@@ -7,7 +7,7 @@ import colorsys
 import pytest
 import torch
 
-from semblant.data.augmentation import augment, canvas, flip, jitter, turn_hue
+from semblant.data.augmentation import augment, canvas, enlarge, flip, jitter, turn_hue
 
 SIZE = 64
 
@@ -104,6 +104,29 @@ def test_flip_mirrors_both_half_of_the_time():
     assert 160 < turned < 240
     assert torch.equal(flip(image, None, generator, p=0)[0], image)
     assert torch.equal(flip(image, None, generator, p=1)[0], image.flip(-1))
+
+
+def test_a_grey_canvas_is_0_where_no_picture_lies():
+    image, mask = canvas(noise(), torch.ones(1, SIZE, SIZE), seeded(0), (0.5, 0.5), (1.0, 1.0), "grey")
+    assert box_of(mask)[2:] == (32, 32) and (image[:, mask[0] == 0] == 0).all()
+
+
+def test_enlarging_cuts_a_piece_of_the_old_size_at_a_random_place():
+    ramp = torch.linspace(-1, 1, SIZE).expand(3, SIZE, SIZE)
+    mask, starts = (ramp[:1] > 0).float(), []
+    for seed in range(20):
+        image, moved = enlarge(ramp, mask, seeded(seed), (2.0, 2.0))
+        assert image.shape == ramp.shape and moved is not None
+        # Twice as large, the ramp climbs half as fast, and half of it is seen.
+        assert float(image[0, 0].diff()[4:-4].mean() / ramp[0, 0].diff()[0]) == pytest.approx(0.5, abs=0.02)
+        sure = image[:1].abs() > 0.05
+        assert torch.equal(moved[sure] > 0.5, image[:1][sure] > 0)
+        starts.append(round(float(image[0, 0, 0]), 3))
+    assert len(set(starts)) > 10 and max(starts) <= 0.02
+    same, none = enlarge(ramp, None, seeded(0), (1.0, 1.0))
+    assert torch.equal(same, ramp) and none is None
+    with pytest.raises(ValueError, match="from 1 on"):
+        enlarge(ramp, mask, seeded(0), (0.5, 2.0))
 
 
 def test_jitter_at_neutral_strength_is_the_picture():

@@ -158,7 +158,9 @@ def test_a_wrong_base_is_refused_in_one_sentence(row):
 def test_composes_with_low_rank_weights(row):
     words = verbs.patches_of(base(), [fitted(row.name)])
     both = picture(row.prompt, [low_rank(), *words])
-    assert torch.equal(picture(row.prompt, [*words, low_rank()]), both)
+    # Two changes of one weight add up in the order in which they are attached, and so do their roundings.
+    rounding = 1e-5 if any(patch.kind == "weights" for patch in words) else 0
+    assert distance(picture(row.prompt, [*words, low_rank()]), both) <= rounding
     assert distance(both, made(row.name)) > 1e-4
     assert distance(both, picture(row.neutral(row.prompt), [low_rank()])) > 1e-4
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from semblant.backbones.base import Base
 from semblant.errors import SemblantError
-from semblant.training.bank import Bank, class_latents, prior_preservation
+from semblant.training.bank import Bank, Prior, class_latents, prior_preservation
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -70,6 +70,33 @@ def test_a_bank_is_small_and_repeats_with_its_seed(base: Base) -> None:
     assert torch.equal(banks[0].means, banks[1].means) and not torch.equal(banks[0].means, banks[2].means)
     assert banks[0].bytes == 20 * (4 + 4 + 1) * 8 * 8 * 4
     assert not banks[0].means.requires_grad
+
+
+def telling(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
+    image, mask = flip(image, mask, generator)
+    return image, mask, "mirrored " if mask[0, 0, 0] == 0 else ""
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_view_says_what_was_done_to_its_own_picture(base: Base, exact: bool) -> None:
+    bank = Bank(base, pictures(1), [half()], size=16, augment=telling, generator=seeded(0), exact=exact)
+    views = [bank.view(generator) for generator in [seeded(3)] for _ in range(12)]
+    assert {view.words for view in views} == {"", "mirrored "}
+    assert all((view.words == "mirrored ") == (view.mask is not None and view.mask[0, 0, 0] == 0) for view in views)
+    plain = Bank(base, pictures(1), size=2, augment=flip, generator=seeded(0))
+    assert plain.view(seeded(0)).words == "" and plain.view(seeded(0)).mask is None
+
+
+def test_a_prior_is_made_from_the_generator_or_not_at_all(base: Base) -> None:
+    settings = {"count": 2, "weight": 0.5, "steps": 1, "guidance": 2.0}
+    one, other = (Prior.made(base, "a dog", **settings, generator=seeded(0)) for _ in range(2))
+    assert one is not None and other is not None and torch.equal(one.latents[1], other.latents[1])
+    rows = one.draw(seeded(1), beside=3)
+    assert [(row.prompt, row.weight, row.patched) for row in rows] == [("a dog", 0.5, False)] * 3
+    for nothing in ({"count": 0}, {"weight": 0.0}):
+        assert Prior.made(base, "a dog", **{**settings, **nothing}, generator=seeded(0)) is None
+    with pytest.raises(SemblantError, match="got -1"):
+        Prior.made(base, "a dog", **{**settings, "count": -1}, generator=seeded(0))
 
 
 def test_no_pictures_are_refused(base: Base) -> None:
