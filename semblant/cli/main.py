@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from semblant import __version__
-from semblant.cli import catalogue, demonstration, fitting, measuring, sampling, worlds
+from semblant.cli import catalogue, checkpoints, demonstration, diagnosis, fitting, measuring, sampling, worlds
 from semblant.errors import SemblantError
 
 INTERRUPTED = 130
@@ -97,8 +97,10 @@ def root(
 
 
 fitting.register(app)
+checkpoints.register(app)
 sampling.register(app)
 measuring.register(app)
+diagnosis.register(app)
 catalogue.register(app)
 demonstration.register(app)
 worlds.register(app)

@@ -66,13 +66,21 @@ class Bank:
 
     def draw(self, generator: torch.Generator) -> tuple[Float[Tensor, "channels h w"], Float[Tensor, "1 h w"] | None]:
         """A random entry: a latent drawn from its posterior, and its mask (None when no picture came with one)."""
+        _, latent, mask = self.take(generator)
+        return latent, mask
+
+    def take(
+        self, generator: torch.Generator
+    ) -> tuple[int, Float[Tensor, "channels h w"], Float[Tensor, "1 h w"] | None]:
+        """A random entry as `draw` has it, after the index of its picture."""
         count = len(self.pictures) if self.exact else len(self)
         chosen = int(torch.randint(count, (), generator=generator))
         if self.exact:
             mean, deviation, mask = (t[0] for t in self._encode([self._picture(chosen, generator)]))
         else:
             mean, deviation, mask = self.means[chosen], self.deviations[chosen], self.masks[chosen]
-        return mean + deviation * torch.randn(mean.shape, generator=generator).to(mean), mask if self.masked else None
+        latent = mean + deviation * torch.randn(mean.shape, generator=generator).to(mean)
+        return chosen % len(self.pictures), latent, mask if self.masked else None
 
     def _picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         image, mask = self.pictures[index % len(self.pictures)]
