@@ -97,13 +97,18 @@ def fit(
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
     compute: torch.dtype | None = torch.float32,
+    keep_every: int | None = None,
+    keep: Callable[[Concept], object] | None = None,
     **settings: Any,
 ) -> Concept:
     """Teach the base one subject.
 
     `settings` are the method's fields. `compute` None measures float32 against bfloat16 and takes the faster; a resumed
-    run keeps what it began with. Raises SemblantError for unknown methods and settings, Interrupted when stopped.
+    run keeps what it began with. `keep` hears what is learned so far after every `keep_every` steps and at the end.
+    Raises SemblantError for unknown methods and settings, Interrupted when stopped.
     """
+    if keep_every is not None and keep_every < 1:
+        raise SemblantError(f"keeping every {keep_every} steps cannot be; give 1 or more")
     chosen = name if isinstance(name, Method) else method(name, base, **settings)
     if not isinstance(name, str) and settings:
         chosen = replace(chosen, **settings)
@@ -118,40 +123,54 @@ def fit(
         "settings": record,
         "base": base.hashes(),
         "pictures": list(subject.sources),
+        **({"captions": list(subject.captions)} if any(subject.captions) else {}),
     }
+
+    def learned(steps: int, losses: dict[str, float], figures: Mapping[str, Any]) -> Concept:
+        return Concept(
+            method=name_of(chosen),
+            settings=record,
+            word=subject.word,
+            class_word=subject.class_word,
+            base=base.describe(),
+            tensors={
+                key: value.detach().float().cpu().clone().contiguous() for key, value in learner.tensors().items()
+            },
+            stages=getattr(learner, "stages", None),
+            seed=seed,
+            steps=steps,
+            losses=losses,
+            pictures=tuple(subject.sources),
+            consent=subject.consent,
+            figures={**figures, "compute": str(compute).removeprefix("torch.")},
+        )
+
+    def after_step(now: Progress) -> None:
+        # The end is kept with everything that is known only then.
+        if keep is not None and keep_every is not None and now.step % keep_every == 0 and now.step < now.steps:
+            keep(learned(now.step, {"last": now.loss}, now.figures))
+        if progress is not None:
+            progress(now)
+
     history = optimise(
         base,
         [learner],
         seeds=[seed],
         checkpoint=checkpoint,
         resume=resume,
-        progress=progress,
+        progress=after_step if keep is not None else progress,
         stop=stop,
         compute=compute,
         fingerprint=fingerprint,
     )[0]
-    tail = history.losses[-50:]
-    tensors = learner.tensors()
-    return Concept(
-        method=name_of(chosen),
-        settings=record,
-        word=subject.word,
-        class_word=subject.class_word,
-        base=base.describe(),
-        tensors={key: value.detach().float().cpu().contiguous() for key, value in tensors.items()},
-        stages=getattr(learner, "stages", None),
-        seed=seed,
-        steps=len(history.losses),
-        losses={"first": _mean(history.losses[:50]), "last": _mean(tail)},
-        pictures=tuple(subject.sources),
-        consent=subject.consent,
-        figures={
-            **history.figures,
-            "seconds": round(history.seconds, 2),
-            "peak_memory": history.peak_memory,
-            "compute": str(compute).removeprefix("torch."),
-        },
+    concept = learned(
+        len(history.losses),
+        {"first": _mean(history.losses[:50]), "last": _mean(history.losses[-50:])},
+        {**history.figures, "seconds": round(history.seconds, 2), "peak_memory": history.peak_memory},
     )
+    if keep is not None:
+        keep(concept)
+    return concept
 
 
 def patches_of(base: Base, concepts: Sequence[Concept]) -> list[Patch]:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from semblant.cli.diagnosis import examine
 from semblant.cli.interruption import stoppable
+from semblant.cli.outputs import Output
 from semblant.cli.terminal import Advance, Terminal, duration, memory
 from semblant.cli.vocabulary import warn_of_photographs, warn_of_unknown_words
-from semblant.errors import FileProblem, SemblantError, closest
+from semblant.errors import SemblantError, closest
 
 if TYPE_CHECKING:
     import torch
 
     from semblant.backbones.base import Base
+    from semblant.bench.verdict import Verdict
     from semblant.data.subject import Subject
     from semblant.training.concepts import Concept
     from semblant.training.optimise import Progress
@@ -78,8 +79,18 @@ def fit(
     ] = None,
     precision: Annotated[str, typer.Option("--precision", help="auto (measured once), float32 or bfloat16.")] = "auto",
     face: Annotated[
-        str, typer.Option("--face", help="When there are several: ask, largest, none (whole picture), or a number.")
+        str,
+        typer.Option(
+            "--face", help="Of several: ask, largest, none (whole picture), or a number, counted from the left."
+        ),
     ] = "ask",
+    keep_every: Annotated[
+        int | None,
+        typer.Option("--keep-every", min=1, metavar="N", help="Keep a concept every N steps, in NAME.run."),
+    ] = None,
+    no_verdict: Annotated[
+        bool, typer.Option("--no-verdict", help="Do not judge the result by a few pictures.")
+    ] = False,
     consent: Annotated[str, typer.Option("--consent", help="What the person shown agreed to; kept in the file.")] = "",
     strip: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave hashes of pictures, consent and versions out of the file.")
@@ -96,6 +107,7 @@ def fit(
     from semblant import verbs
     from semblant.bench.faces import finder
     from semblant.cli import declared
+    from semblant.data.faces import remembering
     from semblant.data.pictures import find_pictures
     from semblant.data.subject import Subject, check_class_word, check_word
     from semblant.methods.index import method_class
@@ -119,7 +131,9 @@ def fit(
         find_pictures(picture)
     loaded = verbs.load(base)
     choice: Any = face
-    subject = Subject.read(pictures, word, class_word, face=choice, detector=finder(loaded), consent=consent)
+    detector = remembering(finder(loaded))
+    examine(terminal, pictures, class_word, word, face, detector, loaded.size)
+    subject = Subject.read(pictures, word, class_word, face=choice, detector=detector, consent=consent)
     warn_of_photographs(terminal, loaded, pictures)
     warn_of_unknown_words(terminal, loaded, class_word)
     settings = verbs.method(method, loaded, **chosen)
@@ -131,6 +145,9 @@ def fit(
         settings = verbs.method(method, loaded, **{**chosen, "steps": asked})
     if force and not resume:
         checkpoint.Store(output.checkpoint).remove()
+        output.run.clear()
+    if keep_every is not None:
+        output.run.note(pictures, face, strip)
     shown = f"{len(subject.images)} picture{'s' if len(subject.images) > 1 else ''}"
     terminal.say(f"{method} learns {word} ({class_word}) from {shown} on {loaded.name}")
     with (
@@ -147,50 +164,23 @@ def fit(
             progress=Teller(terminal, loaded, advance),
             stop=asked_to_stop,
             compute=compute,
+            keep_every=keep_every,
+            keep=None if keep_every is None else lambda kept: output.run.keep(kept, strip),
         )
     concepts.save(concept, output.file, strip=strip)
     checkpoint.Store(output.checkpoint).remove()
     embedding = _embedding(terminal, concept, output.file, force)
+    verdict = None if no_verdict else judged(terminal, loaded, concept, subject, output)
     record = {
         "concept": output.file,
         "embedding": embedding,
         **{name: getattr(concept, name) for name in ("method", "word", "class_word", "settings", "seed", "steps")},
         **{name: getattr(concept, name) for name in ("losses", "figures", "base")},
         "pictures": len(subject.images),
+        "kept": [file for _, file in output.run.kept()] if keep_every is not None else [],
+        "verdict": None if verdict is None else verdict.record(),
     }
-    terminal.answer(record, _verdict(concept, output.file, embedding))
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where a run leaves its concept, and its checkpoints while it is not done."""
-
-    file: Path
-    checkpoint: Path
-
-    @classmethod
-    def of(cls, out: Path | None, word: str, resume: bool, force: bool) -> Output:
-        """Raises FileProblem when the file cannot be written, or something is there that would be lost."""
-        file = out if out is not None else Path(f"{re.sub(r'[^A-Za-z0-9_-]+', '', word) or 'concept'}.safetensors")
-        if not file.suffix:
-            file = file.with_name(file.name + ".safetensors")
-        if file.suffix != ".safetensors":
-            raise FileProblem(f"a concept is a safetensors file: give {file} the ending .safetensors")
-        if file.is_dir():
-            raise FileProblem(f"{file} is a folder; give a file, such as {file}/concept.safetensors")
-        if file.exists() and not force:
-            raise FileProblem(f"{file} exists already; give another --out, or --force to replace it")
-        folder = file.parent
-        while not folder.exists():
-            folder = folder.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise FileProblem(f"{file} cannot be written: {folder} is no folder that you may write to")
-        checkpoint = file.with_name(file.name.removesuffix(".safetensors") + ".checkpoint")
-        if checkpoint.is_dir() and any(checkpoint.iterdir()) and not resume and not force:
-            raise FileProblem(
-                f"{checkpoint} holds a run that was interrupted; go on with --resume, or start anew with --force"
-            )
-        return cls(file, checkpoint)
+    terminal.answer(record, _summary(concept, output, embedding, verdict, record["kept"]))
 
 
 class Teller:
@@ -216,6 +206,22 @@ class Teller:
             )
         speed = 1 / max(progress.seconds_per_step, 1e-9)
         self.advance(progress.step, progress.steps, f"loss {progress.loss:.4f}, {speed:.1f} steps/s")
+
+
+def judged(terminal: Terminal, base: Base, concept: Concept, subject: Subject, output: Output) -> Verdict | None:
+    """The verdict on a fit, stored in its run folder; None, and one line that says why, where nothing can judge."""
+    from semblant.bench import verdict
+
+    try:
+        with terminal.work("judging") as advance:
+            found = verdict.judge(
+                base, concept, subject.images, progress=lambda step, steps, clean: advance(step, steps, "")
+            )
+    except SemblantError as problem:
+        terminal.say(f"no verdict: {problem}")
+        return None
+    output.run.write_verdict(found)
+    return found
 
 
 def seconds_of(text: str) -> float:
@@ -287,7 +293,10 @@ def _embedding(terminal: Terminal, concept: Concept, file: Path, force: bool) ->
     return concepts.save_embedding(concept, file)
 
 
-def _verdict(concept: Concept, file: Path, embedding: Path | None) -> str:
+def _summary(
+    concept: Concept, output: Output, embedding: Path | None, verdict: Verdict | None, kept: list[Path]
+) -> str:
+    file = output.file
     losses, figures = concept.losses, concept.figures
     first, last = losses.get("first", 0), losses.get("last", 0)
     lines = [
@@ -298,6 +307,10 @@ def _verdict(concept: Concept, file: Path, embedding: Path | None) -> str:
         lines.append(f"{inside:.0%} of the word's attention lies on the subject")
     if embedding is not None:
         lines.append(f"the word alone, for other programs, is in {embedding}")
+    if kept:
+        lines.append(f"{len(kept)} steps are kept; semblant checkpoints {output.run.path} compares them")
+    if verdict is not None:
+        lines.append(verdict.sentence)
     lines.append(f'next: semblant sample "a photo of {concept.word}" --concept {file}')
     return "\n".join(lines)
 

@@ -14,7 +14,18 @@ import typer
 from typer.core import TyperGroup
 
 from semblant import __version__
-from semblant.cli import analysing, catalogue, demonstration, fitting, measuring, rating, sampling, worlds
+from semblant.cli import (
+    analysing,
+    catalogue,
+    checkpoints,
+    demonstration,
+    diagnosis,
+    fitting,
+    measuring,
+    rating,
+    sampling,
+    worlds,
+)
 from semblant.errors import SemblantError
 
 INTERRUPTED = 130
@@ -97,8 +108,10 @@ def root(
 
 
 fitting.register(app)
+checkpoints.register(app)
 sampling.register(app)
 measuring.register(app)
+diagnosis.register(app)
 catalogue.register(app)
 demonstration.register(app)
 analysing.register(app)

@@ -78,6 +78,12 @@ def read_picture(path: PathLike) -> Image.Image:
     return _read(Path(path), WHITE)
 
 
+def orientation(path: PathLike) -> int:
+    """How the camera was held, as EXIF says: 1 is upright, 2 to 8 are turned or mirrored. FileProblem as above."""
+    with _opened(Path(path)) as image:
+        return int(image.getexif().get(0x0112, 1))
+
+
 def find_pictures(path: PathLike) -> list[Path]:
     """The picture itself, or the pictures of a folder in order of their names, without masks and hidden files.
 

@@ -6,21 +6,23 @@ import logging
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from semblant.data.faces import Detector, Face, find_faces
+from semblant.data.masks import ellipse, share, standing_out
 from semblant.data.pictures import PathLike, Picture, read_folder
 from semblant.errors import SemblantError
 
 logger = logging.getLogger(__name__)
 
 FaceChoice = Literal["ask", "largest", "none"] | int
-"""Which face of a picture: ask when there are several, the largest, none (the whole picture), or a number from 1."""
+"""Which face of a picture: ask when there are several, the largest, none (the whole picture), or a number, counted from
+1 on the left."""
 
 MARGIN = 2.2
 """Sides of the crop per side of the face's box: hair and shoulders are in."""
@@ -57,6 +59,7 @@ class Subject:
     faces: tuple[Face | None, ...] = ()
     """In pixels of `images`, that is, after cropping."""
     captions: tuple[str | None, ...] = ()
+    """What each picture shows, with the word or `{}` where the subject is named."""
     sources: tuple[str, ...] = ()
     """SHA-256 of the files."""
     consent: str = ""
@@ -91,17 +94,27 @@ class Subject:
 
         Persons are told by `class_word`; for others faces are looked for only when `face` asks for one. `detector` is
         `find_faces` unless given. The mask is the one beside the picture, else an ellipse in the face's box. Without
-        `crop` the picture stays whole. Raises FileProblem when no picture can be read, SemblantError when there is no
-        face, or several and no choice among them.
+        `crop` the picture stays whole. A numbered face is that of the pictures with several; where one picture among
+        others has a single face, it is that. Raises FileProblem when no picture can be read, SemblantError when there
+        is no face, or several and no choice among them.
         """
         # The cheap refusals first: nobody should wait for pictures to hear that a word is misspelt.
         check_word(word)
         check_class_word(class_word)
-        choice = _face_choice(face)
+        choice = face_choice(face)
         paths = [path] if isinstance(path, str | os.PathLike) else list(path)
         pictures = [picture for entry in paths for picture in read_folder(entry)]
-        looking = choice != "none" and (choice != "ask" or class_word.lower() in PERSONS)
-        views = [_view(p, choice if looking else "none", detector or find_faces, crop) for p in pictures]
+        looks = looking(choice, class_word.lower() in PERSONS)
+        alone = len(pictures) == 1
+        views = [_view(p, choice if looks else "none", detector or find_faces, crop, alone) for p in pictures]
+        for picture in pictures:
+            if picture.caption is not None and template_of(picture.caption, word) is None:
+                logger.warning(
+                    "The caption beside %s does not say where %s is and is not used: write %s or {} in it.",
+                    picture.path,
+                    word,
+                    word,
+                )
         return cls(
             images=tuple(image for image, _, _ in views),
             word=word,
@@ -112,6 +125,48 @@ class Subject:
             sources=tuple(picture.digest for picture in pictures),
             consent=consent,
         )
+
+    @property
+    def templates(self) -> tuple[str | None, ...]:
+        """Every picture's caption with `{}` where the word goes; None without a caption that says where."""
+        return tuple(None if text is None else template_of(text, self.word) for text in self.captions)
+
+    def with_masks(self, detector: Detector = find_faces) -> Subject:
+        """The subject with a mask for every picture, found where none is given, which is warned of.
+
+        It is an ellipse in the face's box, looked for once more when the subject is a person, else what stands out from
+        the edge of the picture.
+        """
+        masks = list(self.masks)
+        for index, mask in enumerate(masks):
+            if mask is not None:
+                continue
+            image, face = self.images[index], self.faces[index]
+            if face is None and self.class_word.lower() in PERSONS:
+                face = max(detector(image), key=lambda f: f.width * f.height, default=None)
+            masks[index] = found = ellipse(image.size, face) if face is not None else standing_out(image)
+            logger.warning(
+                "Picture %d of %s has no mask; %s was taken for one, %.0f %% of the picture. Put NAME.mask.png beside "
+                "the picture for a better one.",
+                index + 1,
+                self.word,
+                "what stands out from its edge" if face is None else "an ellipse in its face",
+                100 * share(found),
+            )
+        return replace(self, masks=tuple(masks))
+
+
+def looking(choice: FaceChoice, person: bool) -> bool:
+    """Whether faces are looked for: those of persons unless not wanted, others' only when one is asked for."""
+    return choice != "none" and (choice != "ask" or person)
+
+
+def template_of(caption: str, word: str) -> str | None:
+    """A caption with `{}` where the word goes; None when neither the word nor `{}` is in it."""
+    # As in prompts, "sks" is not in "desks"; brackets need no space around them.
+    before, after = (r"(?<!\w)" if word[0].isalnum() else ""), (r"(?!\w)" if word[-1].isalnum() else "")
+    named = re.sub(before + re.escape(word) + after, "{}", caption)
+    return named if "{}" in named else None
 
 
 def check_word(word: str) -> None:
@@ -146,20 +201,13 @@ def face_crop(image: Image.Image, face: Face) -> tuple[Image.Image, tuple[int, i
     return _window(image, left, top, side), (left, top)
 
 
-def ellipse(size: tuple[int, int], face: Face) -> Image.Image:
-    """A mask (mode L) that is white in the ellipse that fills the face's box."""
-    mask = Image.new("L", size, 0)
-    ImageDraw.Draw(mask).ellipse(face.box, fill=255)
-    return mask
-
-
 def _view(
-    picture: Picture, choice: FaceChoice, detector: Detector, crop: bool
+    picture: Picture, choice: FaceChoice, detector: Detector, crop: bool, alone: bool
 ) -> tuple[Image.Image, Image.Image | None, Face | None]:
     """What is learned from a picture: image, mask, and the face in the image's pixels."""
     if choice == "none":
         return picture.image, picture.mask, None
-    face = _choose(list(detector(picture.image)), choice, picture.path)
+    face = choose_face(list(detector(picture.image)), choice, picture.path, alone)
     image, mask = picture.image, picture.mask
     if crop:
         image, (left, top) = face_crop(picture.image, face)
@@ -175,23 +223,30 @@ def _view(
     return image, mask or ellipse(image.size, face), face
 
 
-def _choose(faces: list[Face], choice: FaceChoice, path: Path) -> Face:
-    faces = sorted(faces, key=lambda face: -face.width * face.height)
+def choose_face(faces: list[Face], choice: FaceChoice, path: Path, alone: bool = True) -> Face:
+    """The face that `choice` names. Raises SemblantError, listing the faces, when it names none or leaves it open.
+
+    A number counts from the left. Unless the picture is `alone`, it concerns only pictures with several faces.
+    """
+    faces = sorted(faces, key=lambda face: (face.centre[0], face.centre[1]))
     if not faces:
         raise SemblantError(
             f"No face was found in {path}. Give an upright picture from the front, or use the whole picture with "
             "`--face none`."
         )
     if isinstance(choice, int):
+        if len(faces) == 1 and not alone:
+            return faces[0]
         if not 1 <= choice <= len(faces):
             raise SemblantError(f"There is no face {choice} in {path}. It has {len(faces)}: {_listed(faces)}.")
         return faces[choice - 1]
     if choice == "ask" and len(faces) > 1:
         raise SemblantError(
-            f"{len(faces)} faces were found in {path}: {_listed(faces)}. Choose with `--face largest` or `--face 2`, "
-            "or use the whole picture with `--face none`."
+            f"{len(faces)} faces were found in {path}: {_listed(faces)}. Choose one by its number, counted from the "
+            f"left, with `--face 1` to `--face {len(faces)}`, take `--face largest`, or use the whole picture with "
+            "`--face none`."
         )
-    return faces[0]
+    return max(faces, key=lambda face: face.width * face.height)
 
 
 def _listed(faces: list[Face]) -> str:
@@ -201,13 +256,13 @@ def _listed(faces: list[Face]) -> str:
     )
 
 
-def _face_choice(face: FaceChoice | str) -> FaceChoice:
-    """The choice as read from a command line or a form."""
+def face_choice(face: FaceChoice | str) -> FaceChoice:
+    """The choice as read from a command line or a form. Raises SemblantError for what names no face."""
     if face in ("ask", "largest", "none"):
         return face  # type: ignore[return-value]
     if not isinstance(face, bool) and str(face).isascii() and str(face).isdigit():
         return int(face)
-    raise SemblantError(f"{face!r} names no face. Say ask, largest, none, or a number from 1.")
+    raise SemblantError(f"{face!r} names no face. Say ask, largest, none, or a number, counted from 1 on the left.")
 
 
 def _window(image: Image.Image, left: int, top: int, side: int) -> Image.Image:

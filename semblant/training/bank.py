@@ -25,11 +25,13 @@ before the prompt, so that it tells of what was done ("very small ")."""
 
 
 class View(NamedTuple):
-    """One draw from a bank: latent, mask (None when no picture came with one), and words to put before its prompt."""
+    """One draw from a bank: latent, mask (None when no picture came with one), words to put before its prompt, and the
+    index of the picture it shows."""
 
     latent: Float[Tensor, "channels h w"]
     mask: Float[Tensor, "1 h w"] | None
     words: str
+    picture: int
 
 
 class Bank:
@@ -81,11 +83,11 @@ class Bank:
 
     def draw(self, generator: torch.Generator) -> tuple[Float[Tensor, "channels h w"], Float[Tensor, "1 h w"] | None]:
         """Latent and mask of a random view."""
-        latent, mask, _ = self.view(generator)
-        return latent, mask
+        drawn = self.view(generator)
+        return drawn.latent, drawn.mask
 
     def view(self, generator: torch.Generator) -> View:
-        """A random entry: a latent drawn from its posterior, its mask, and the words that tell of its augmentation."""
+        """A random entry: a latent drawn from its posterior, its mask, and what tells where it came from."""
         count = len(self.pictures) if self.exact else len(self)
         chosen = int(torch.randint(count, (), generator=generator))
         if self.exact:
@@ -95,7 +97,7 @@ class Bank:
             mean, deviation, mask = self.means[chosen], self.deviations[chosen], self.masks[chosen]
             words = self.words[chosen]
         latent = mean + deviation * torch.randn(mean.shape, generator=generator).to(mean)
-        return View(latent, mask if self.masked else None, words)
+        return View(latent, mask if self.masked else None, words, chosen % len(self.pictures))
 
     def _picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
         image, mask = self.pictures[index % len(self.pictures)]

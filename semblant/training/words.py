@@ -47,11 +47,12 @@ class WordMaps(AttentionPatch):
 
 
 class WordLearner(Learner):
-    """Learns the table of rows that `rows` makes, from pictures under random templates.
+    """Learns the table of rows that `rows` makes, from pictures under their captions or random templates.
 
     `rows(generator)` answers a table [stages, sites, parts, length, dim], `rows()` the same without dropout.
-    `templates` hold `{}` where the word goes. `stage_of` is needed when there is more than one stage. `generator` fills
-    the bank of `views` augmented pictures. Raises SemblantError when `mask_loss` finds no mask.
+    `templates` hold `{}` where the word goes; a picture whose caption says where the word goes is learned under that
+    instead. `stage_of` is needed when there is more than one stage. `generator` fills the bank of `views` augmented
+    pictures. For `mask_loss` masks are found for pictures without one.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class WordLearner(Learner):
         mask_loss: bool = False,
     ) -> None:
         super().__init__(dict(rows.named_parameters()), optimiser, steps)
+        subject = subject.with_masks() if mask_loss else subject
         self.base, self.rows, self.templates, self.batch = base, rows, tuple(templates), batch
+        self.captions = subject.templates
         self.word, self.class_word, self.class_row = (
             subject.word,
             subject.class_word,
@@ -80,11 +83,6 @@ class WordLearner(Learner):
         images = [to_tensor(image, base.size) for image in subject.images]
         masks = [None if mask is None else mask_to_tensor(mask, base.size) for mask in subject.masks]
         self.bank = Bank(base, images, masks, size=views, augment=augment, generator=generator)
-        if mask_loss and not self.bank.masked:
-            raise SemblantError(
-                f"the loss is to count inside the mask of {self.word} only, and no picture has a mask. Put "
-                "NAME.mask.png beside the picture, or leave mask_loss off."
-            )
         self.stage_of, self.mask_loss = stage_of, mask_loss
         self.stages = None if stage_of is None else stage_of.tolist()
         self.done, self.warned = 0, False
@@ -99,16 +97,24 @@ class WordLearner(Learner):
         return self.done % LOOK_EVERY == 0
 
     def begin(self, generator: torch.Generator) -> None:
-        """Make the rows of this step, and choose its templates."""
+        """Make the rows of this step, and choose its templates, which captions of the pictures drawn may replace."""
         self.table = self.rows(generator)
         which = torch.randint(len(self.templates), (self.batch,), generator=generator)
         self.chosen = tuple(self.templates[i] for i in which)
 
     def draw(self, generator: torch.Generator) -> Sequence[Example]:
-        """Augmented pictures, each under a template of its own, after the words that tell of its augmentation."""
-        prompts = [template.replace("{}", self.word) for template in self.chosen]
-        drawn = [self.bank.view(generator) for _ in prompts]
-        return [Example(v.latent, v.words + prompt, v.mask) for v, prompt in zip(drawn, prompts, strict=True)]
+        """Augmented pictures, each under its caption, or a template of its own when it has none, after the words that
+        tell of its augmentation."""
+        drawn = [self.bank.view(generator) for _ in self.chosen]
+        sentences = [self.captions[view.picture] or own for view, own in zip(drawn, self.chosen, strict=True)]
+        self.chosen = tuple(view.words + text for view, text in zip(drawn, sentences, strict=True))
+        prompts = [text.replace("{}", self.word) for text in self.chosen]
+        return [Example(view.latent, prompt, view.mask) for view, prompt in zip(drawn, prompts, strict=True)]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Every template and caption that a step may choose, each once."""
+        return tuple(dict.fromkeys([*self.templates, *(text for text in self.captions if text is not None)]))
 
     def patches(self) -> Sequence[Patch]:
         """The word with the rows of this step; now and then also what its attention is measured with."""

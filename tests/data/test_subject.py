@@ -11,7 +11,8 @@ from PIL import Image
 from skimage import data
 
 from semblant.data.faces import Face
-from semblant.data.subject import Subject, check_class_word, check_word, ellipse, face_crop
+from semblant.data.masks import ellipse
+from semblant.data.subject import Subject, check_class_word, check_word, face_crop, template_of
 from semblant.errors import FileProblem, SemblantError
 
 IMAGE = Image.new("RGB", (64, 64), "teal")
@@ -149,13 +150,13 @@ def test_several_faces_are_listed_and_one_is_chosen(tmp_path):
     path = tmp_path / "two.png"
     both.save(path)
     with pytest.raises(
-        SemblantError, match=r"2 faces .*two\.png: 1: \d+ x \d+ pixels.*--face largest.*--face 2"
+        SemblantError, match=r"2 faces .*two\.png: 1: \d+ x \d+ pixels.*left.*--face 1.*--face 2.*--face largest"
     ) as said:
         Subject.read(path, "<maya>", "person")
     assert "none" in str(said.value)
     largest, first, second = (Subject.read(path, "<maya>", "woman", face=f) for f in ("largest", 1, "2"))
-    assert largest.images[0].tobytes() == first.images[0].tobytes()
-    assert first.faces[0].width > second.faces[0].width
+    assert largest.images[0].tobytes() == second.images[0].tobytes()
+    assert first.faces[0].width < second.faces[0].width
     for wrong in (0, 3):
         with pytest.raises(SemblantError, match=f"no face {wrong}.*has 2"):
             Subject.read(path, "<maya>", "person", face=wrong)
@@ -192,3 +193,63 @@ def test_the_ellipse_fills_the_box():
     assert mask.shape == (80, 100)
     rows, columns = np.nonzero(mask)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 70, 20, 60)
+
+
+def test_a_number_concerns_the_group_pictures_of_a_folder_only(tmp_path):
+    gradient(200, 200).save(tmp_path / "alone.png")
+    gradient(240, 200).save(tmp_path / "group.png")
+    left, right = Face((20, 50, 60, 90), 1.0), Face((150, 50, 180, 80), 1.0)
+
+    def looking(image):
+        return [left] if image.width == 200 else [left, right]
+
+    second = Subject.read(tmp_path, "<maya>", "person", face=2, detector=looking, crop=False)
+    assert second.faces == (left, right)
+    with pytest.raises(SemblantError, match="no face 2"):
+        Subject.read(tmp_path / "alone.png", "<maya>", "person", face=2, detector=looking)
+
+
+@pytest.mark.parametrize(
+    ("caption", "word", "template"),
+    [
+        ("a photo of <maya> and a dog", "<maya>", "a photo of {} and a dog"),
+        ("a photo of {}", "<maya>", "a photo of {}"),
+        ("sks on desks", "sks", "{} on desks"),
+        ("desks", "sks", None),
+        ("a woman", "<maya>", None),
+    ],
+)
+def test_a_caption_becomes_a_template(caption, word, template):
+    assert template_of(caption, word) == template
+
+
+def test_a_folder_brings_pictures_masks_and_captions_together(tmp_path, caplog):
+    for name, size in (("a", 60), ("b", 70), ("c", 80)):
+        gradient(size, size).save(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_text("<rex> on the beach\n")
+    (tmp_path / "b.txt").write_text("a dog in the snow")
+    mask = Image.new("L", (70, 70))
+    mask.paste(255, (10, 10, 30, 30))
+    mask.save(tmp_path / "b.mask.png")
+    subject = Subject.read(tmp_path, "<rex>", "dog")
+    assert [image.width for image in subject.images] == [60, 70, 80]
+    assert [m is not None for m in subject.masks] == [False, True, False]
+    assert subject.templates == ("{} on the beach", None, None)
+    assert "b.png" in caplog.text and "{}" in caplog.text and "a.png" not in caplog.text
+
+
+def test_masks_are_found_where_none_is_given(tmp_path, caplog):
+    thing = Image.fromarray((np.random.default_rng(0).random((100, 120, 3)) * 40 + 160).astype(np.uint8))
+    true = ellipse((120, 100), Face((30, 20, 80, 85), 1.0))
+    thing.paste((200, 40, 30), mask=true)
+    given = Image.new("L", (120, 100), 7)
+    subject = Subject((thing, thing), "<it>", "teapot", masks=(None, given)).with_masks()
+    found = np.asarray(subject.masks[0]) > 127
+    wanted = np.asarray(true) > 127
+    assert (found & wanted).sum() / (found | wanted).sum() > 0.85
+    assert subject.masks[1] is given and caplog.text.count("has no mask") == 1
+    plain = Subject((Image.new("RGB", (100, 100), "teal"),), "<it>", "teapot").with_masks().masks[0]
+    assert np.asarray(plain)[50, 50] == 255 and np.asarray(plain)[2, 2] == 0
+    face = Face((20, 20, 60, 60), 1.0)
+    person = Subject((thing,), "<maya>", "person").with_masks(seeing(face)).masks[0]
+    assert person.tobytes() == ellipse((120, 100), face).tobytes()

@@ -536,9 +536,10 @@ def test_figures_say_what_was_seen():
     assert 0 < history.figures["attention inside mask"] <= 1
 
 
-def test_masked_loss_without_a_mask_is_refused():
-    with pytest.raises(SemblantError, match="mask"):
-        learner(replace(DIRECT, mask_loss=True))
+def test_masked_loss_without_a_mask_finds_one(caplog):
+    made = learner(replace(DIRECT, mask_loss=True))
+    assert made.bank.masked and "has no mask" in caplog.text
+    assert 0 < float(made.bank.masks.mean()) < 1
 
 
 def test_looking_does_not_change_what_is_learned():

@@ -167,7 +167,7 @@ class SeFiLearner(WordLearner):
         self.settings = settings
         # With keys locked to the class word the maps agree anyway.
         self.weight = 0.0 if settings.key_lock else settings.attention_weight
-        self.references = {t: self.reference(t) for t in self.templates} if self.weight else {}
+        self.references = {t: self.reference(t) for t in self.sentences} if self.weight else {}
         if self.weight and settings.attention_calibrate:
             self.weight *= balance(self, self.errors, settings.calibration_draws, generator) / BALANCED
         self.seen["attention weight"] = self.weight
