@@ -27,8 +27,11 @@ def render(
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many pictures.")] = 16,
     seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same pictures.")] = 0,
     split: Annotated[str, typer.Option("--split", help="Whose people: train, tune or heldout.")] = "train",
+    kind: Annotated[
+        str, typer.Option("--kind", help="What they show: person, animal, thing, or mixed (a person with one of them).")
+    ] = "person",
     same_identity: Annotated[
-        bool, typer.Option("--same-identity", help="One person in many moments, not many people.")
+        bool, typer.Option("--same-identity", help="One person, animal or thing in many moments, not many of them.")
     ] = False,
     size: Annotated[int, typer.Option("--size", min=16, max=1024, help="Pixels a side.")] = 128,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
@@ -37,11 +40,14 @@ def render(
     """Draw pictures: NAME.png, its labels in NAME.json, and in NAME.parts.png which part each pixel shows.
 
     semblant world render --n 16 --split tune --same-identity --out maya/
+
+    semblant world render --kind animal --out zoo/
     """
     import dataclasses
     import json as text_of
 
     from semblant.data.pictures import save_png, to_image
+    from semblant.world.being_facts import facts_of, picture, shown_of
     from semblant.world.captions import write
     from semblant.world.facts import facts, shown
     from semblant.world.renderer import render as draw
@@ -51,13 +57,15 @@ def render(
     terminal = Terminal(quiet, json)
     if split not in SPLITS:
         raise SemblantError(f"no split {split!r}; possible: {', '.join(SPLITS)}")
-    stem = f"{split}-seed{seed}"
+    if kind not in SHOWN:
+        raise SemblantError(f"no kind {kind!r}; possible: {', '.join(SHOWN)}")
+    stem = f"{split}-seed{seed}" if kind == "person" else f"{split}-{kind}-seed{seed}"
     files = [out / f"{stem}-{k:05d}.png" for k in range(n)]
     if out.exists() and not out.is_dir():
         raise FileProblem(f"{out} is a file; --out takes a folder")
     if taken := next((file for file in files if file.exists()), None):
         raise FileProblem(f"{taken} exists already; give another --out or --seed")
-    scenes = drawn_scenes(n, seed, split, same_identity)  # type: ignore[arg-type]
+    scenes = drawn_scenes(n, seed, split, same_identity, kind)  # type: ignore[arg-type]
     with terminal.work("drawing") as advance:
         for start in range(0, n, AT_ONCE):
             some = scenes[start : start + AT_ONCE]
@@ -69,9 +77,13 @@ def render(
                 labels: dict[str, Any] = {
                     "picture": file.name,
                     "caption": caption,
-                    "facts": facts(scene),
-                    "visible": sorted(shown(scene)),
+                    "facts": facts(scene) if scene.people else picture(scene),
+                    "visible": sorted(shown(scene) if scene.people else picture(scene)),
                     "boxes": drawn.boxes[k].tolist(),
+                    "others": [
+                        {"facts": facts_of(scene, w), "visible": sorted(shown_of(scene, w)), "box": box.tolist()}
+                        for w, box in enumerate(drawn.other_boxes[k, : len(scene.others)])
+                    ],
                     "landmarks": drawn.landmarks[k].tolist(),
                     "parts_file": file.with_suffix(".parts.png").name,
                     "parts": list(PARTS),
@@ -84,15 +96,26 @@ def render(
     )
 
 
-def drawn_scenes(n: int, seed: int, split: Split, same_identity: bool) -> list[Scene]:
-    """Scenes of n people of a split, or of one of them in n moments; scene k does not depend on n."""
+SHOWN = ("person", "animal", "thing", "mixed")
+
+
+def drawn_scenes(n: int, seed: int, split: Split, same_identity: bool, kind: str = "person") -> list[Scene]:
+    """Scenes of n people, animals or things of a split, or of one in n moments; scene k does not depend on n."""
+    from semblant.world.beings import ANIMALS, KINDS, THINGS
+    from semblant.world.company import being_of, draw_being_scene, draw_mixed_scene
     from semblant.world.scene import draw_scene, person_of
 
     scenes = []
     for k in range(n):
         rng = random.Random(f"semblant world render {split} {seed} {k}")
         own = random.Random(f"semblant world person {split} {seed} {0 if same_identity else k}")
-        scenes.append(draw_scene(rng, person_of(split, own.randrange(10**9))))
+        person = person_of(split, own.randrange(10**9))
+        if kind == "person":
+            scenes.append(draw_scene(rng, person))
+            continue
+        kinds = {"animal": ANIMALS, "thing": THINGS, "mixed": KINDS}[kind]
+        being = being_of(own.choice(kinds), split, own.randrange(10**9))
+        scenes.append(draw_mixed_scene(rng, person, being) if kind == "mixed" else draw_being_scene(rng, being))
     return scenes
 
 

@@ -1,1 +1,1 @@
-"""The labelled world: people in scenes, drawn with every answer known."""
+"""The labelled world: people, animals and things in scenes, drawn with every answer known."""

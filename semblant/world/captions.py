@@ -14,17 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from semblant.world import phrases
+from semblant.world import being_captions, phrases
+from semblant.world.being_facts import picture
 from semblant.world.facts import DEFAULTS, IDENTITY_FACTS, shown
 from semblant.world.facts import contradictions as contradictions
 from semblant.world.names import FIRST, LAST
 from semblant.world.scene import Scene
+from semblant.world.vocabulary import (
+    ADJECTIVES,
+    DRAWN_HEADS,
+    FUNCTION_WORDS,
+    NEUTRAL_HEADS,
+    OTHER_WORDS,
+    QUALITIES,
+)
+from semblant.world.vocabulary import PUNCTUATION as PUNCTUATION
+from semblant.world.vocabulary import RARE_TOKENS as RARE_TOKENS
 
 LONGEST = 60
 """Most words of a caption, commas included, so that it fits the 77 tokens of a text encoder."""
-
-RARE_TOKENS = tuple("sks ohwx zwx phol qiq vbx drel krog mezu nulf plav rask tirn ulmo wexi yobb".split())
-"""Words without a meaning, so rare in captions that a method may give them one."""
 
 RARE = 0.00005
 """Share of captions in which a rare token stands before the noun ("a photo of sks person")."""
@@ -34,41 +42,6 @@ SAID = {"identity": 0.4, "average": 0.1, "scene": 0.6, "pose": 0.2, "default": 0
 
 SHORT = 0.08
 """Share of captions that name only one or two facts."""
-
-NEUTRAL_HEADS = tuple("picture image rendering rendition depiction".split())
-DRAWN_HEADS = tuple("illustration artwork drawing".split())
-QUALITIES = tuple("good nice cropped".split())
-ADJECTIVES = tuple("cool nice good clean dirty weird small large".split())
-"""Words that the templates of textual inversion put before the noun; they name no fact."""
-
-PUNCTUATION = (",", ".")
-
-FUNCTION_WORDS = tuple(
-    "a an the my one of with and wearing who is has in on at by to from as for this that it its very someone person "
-    "style face photo up".split()
-)
-OTHER_WORDS = tuple(
-    # what the templates of methods and the prompts of their papers use
-    "painting dslr comic 3d render people human itself me your his her their two four "
-    "head shoulders body background foreground scene style colour color colourful picture many same other "
-    # numbers
-    "0 1 2 3 4 5 6 7 8 9 three four five six seven eight nine ten year years "
-    # animals, things and where they stand
-    "dog cat bear animal puppy kitten fur furry ears tail paw paws nose spots spotted striped stripes "
-    "backpack teapot toy car plush chair table bag lamp thing object wooden metal soft shiny "
-    "next left right under behind above below between near beside inside over sitting standing lying running sleeping "
-    # two people
-    "shaking hands hand hugging facing talking together couple friends each dancing "
-    # scenes and light
-    "street house houses mountain river lake grass field garden park sky sun moon star stars cloud clouds water sand "
-    "sunny cloudy rain rainy day morning evening night light dark shadow warm cold window wall floor bookshelf tree "
-    # colours and sizes
-    "red blue green yellow purple orange white black brown grey gray pink gold silver beige blond hazel violet "
-    "big small large little tiny long short thin thick wide round square tall high low new young plain "
-    # what people do and wear
-    "holding playing reading cooking drinking eating hat cap clothes hair eyes skin beard ball coffee cup book "
-    "phone guitar".split()
-)
 
 
 @dataclass(frozen=True)
@@ -83,20 +56,23 @@ class Reading:
     """Named people, first and last name."""
     placeholders: tuple[str, ...] = ()
     """Placeholder tokens as written: "<maya>", "S*"."""
+    others: tuple[dict[str, str], ...] = ()
+    """Animals and things, each with its "kind" and the facts named of it (`being_facts.VALUES`)."""
 
 
 def write(scene: Scene, rng: random.Random, *, drop: bool = True) -> str:
     """A caption of the scene: lower case, ASCII, at most 60 words, never naming what the picture does not show.
 
     `drop=False` names every visible fact that is not a default, as far as 60 words reach. Of two people only the
-    picture is described, not who does what.
+    picture is described, not who does what. Animals and things have their share of the words.
     """
     if len(scene.people) != 1:
-        return _write_group(scene, rng)
+        return _write_group(scene, rng, drop)
     said = _choose(shown(scene), rng) if drop else {f: v for f, v in shown(scene).items() if DEFAULTS.get(f) != v}
     name = scene.people[0].name
     noun = name if name and rng.random() < 0.6 else "someone" if rng.random() < 0.06 else "person"
-    return compose(said, rng, noun, camera=scene.camera, style=scene.style)
+    beside = being_captions.beside(scene, rng, drop=drop)
+    return compose(said, rng, noun, camera=scene.camera, style=scene.style, beside=beside)
 
 
 def compose(
@@ -106,15 +82,16 @@ def compose(
     *,
     camera: str | None = None,
     style: str | None = None,
+    beside: str = "",
 ) -> str:
     """A caption that names the facts `said` about `noun` ("person", "someone" or a name), as far as 60 words reach.
 
     `camera` and `style` say what else is true, so that the sentence form fits the picture: "the face of" only for
-    close-ups and portraits, "illustration" only for what is drawn.
+    close-ups and portraits, "illustration" only for what is drawn. `beside` is a clause about what else is there.
     """
     said = {fact: value for fact, value in said.items() if phrases.can_say(fact, value)}
     while True:
-        text = _Sentence(dict(said), rng, noun, camera or said.get("camera"), style or said.get("style")).text()
+        text = _Sentence(dict(said), rng, noun, camera or said.get("camera"), style or said.get("style"), beside).text()
         if len(text.replace(",", " ,").split()) <= LONGEST:
             return text
         del said[rng.choice([fact for fact in said if fact != "style"])]
@@ -169,9 +146,10 @@ class _Sentence:
     """One caption in the making: each step takes the facts it says out of `left`, until none is left."""
 
     def __init__(
-        self, left: dict[str, str], rng: random.Random, noun: str, camera: str | None, style: str | None
+        self, left: dict[str, str], rng: random.Random, noun: str, camera: str | None, style: str | None, beside: str
     ) -> None:
         self.left, self.rng, self.noun, self.camera, self.style = left, rng, noun, camera, style
+        self.beside = [beside] if beside else []
 
     def chance(self, share: float) -> bool:
         return self.rng.random() < share
@@ -200,9 +178,9 @@ class _Sentence:
         place = [phrase for fact in ("background", "light", "camera") if (phrase := self.take(phrases.AFTER, fact))]
         style = self.as_style() if "style" in self.left else []
         if self.chance(0.8):
-            parts = clauses + place + style
+            parts = clauses + self.beside + place + style
         else:
-            parts = self.rng.sample(clauses + place, len(clauses + place)) + style
+            parts = self.rng.sample(clauses + place, len(clauses + place)) + self.beside + style
         sentence = f"{form} {person}".strip()
         if place and self.chance(0.04):
             parts.remove(place[0])
@@ -299,25 +277,30 @@ class _Sentence:
         return [f"{'as' if self.chance(0.7) else 'in the style of'} {_indefinite(noun)}"]
 
 
-def _write_group(scene: Scene, rng: random.Random) -> str:
-    seen = {"background": scene.background, "light": scene.light, "style": scene.style, "camera": scene.camera}
-    if scene.style == "sketch":
-        del seen["light"]
+def _write_group(scene: Scene, rng: random.Random, drop: bool) -> str:
+    """Nobody or several people: what the picture shows, and the animals and things in it."""
     said = {
-        f: v for f, v in seen.items() if rng.random() < (SAID["scene"] if DEFAULTS.get(f) != v else SAID["default"])
+        fact: value
+        for fact, value in picture(scene).items()
+        if rng.random() < (SAID["scene"] if DEFAULTS.get(fact) != value else SAID["default"])
     }
-    names = [person.name for person in scene.people]
-    noun = " and ".join(name for name in names if name) if all(names) else "two people"
-    return compose(said, rng, noun, camera="half body", style=scene.style)
+    beside = ""
+    if scene.people:
+        names = [person.name for person in scene.people]
+        noun = " and ".join(name for name in names if name) if all(names) else "two people"
+        beside = being_captions.beside(scene, rng, drop=drop)
+    else:
+        noun = being_captions.describe(scene, rng, drop=drop) or "a scene"
+    return compose(said, rng, noun, camera="half body", style=scene.style, beside=beside)
 
 
 _WEIGHT = re.compile(r"(?<!\\)\(([^()]*?):\s*\d*\.?\d+\s*(?<!\\)\)")
 _TOKEN = re.compile(r"<[^<>\s]+>|\b[^\W\d_]\*|\*|[^\W_]+(?:['-][^\W_]+)*|[,.;:!?]")
-_NEGATIONS = frozenset("no not without never".split())
+_NEGATIONS = being_captions.NEGATIONS
 
 
 def read(text: str) -> Reading:
-    """The facts, names and placeholder tokens in a prompt, and the words it has that no caption has.
+    """The facts, names, placeholder tokens, animals and things in a prompt, and the words that no caption has.
 
     Case, commas and prompt weights `(word:1.2)` do not matter.
     """
@@ -326,6 +309,7 @@ def read(text: str) -> Reading:
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     known = _known()
     tokens = [part for token in _TOKEN.findall(text) for part in _parts(token, known)]
+    others, tokens = being_captions.take(tokens)
     found: dict[str, str] = {}
     unknown: list[str] = []
     names: list[str] = []
@@ -347,7 +331,7 @@ def read(text: str) -> Reading:
             negated = False
         negated |= token in _NEGATIONS
     return Reading(
-        found, tuple(dict.fromkeys(unknown)), tuple(dict.fromkeys(names)), tuple(dict.fromkeys(placeholders))
+        found, tuple(dict.fromkeys(unknown)), tuple(dict.fromkeys(names)), tuple(dict.fromkeys(placeholders)), others
     )
 
 

@@ -118,8 +118,8 @@ DEFAULTS: dict[str, str] = {
 """Values that go without saying; "none" is never said, the others seldom."""
 
 
-def _steps(*parts: str | float) -> Callable[..., str]:
-    """Words along one number: `_steps("thin", 0.35, "average", 0.65, "full")`."""
+def steps(*parts: str | float) -> Callable[..., str]:
+    """Words along one number: `steps("thin", 0.35, "average", 0.65, "full")`."""
     names, borders = [str(p) for p in parts[::2]], [float(p) for p in parts[1::2]]
     return lambda x: names[sum(x >= border for border in borders)]
 
@@ -164,23 +164,23 @@ class Scale:
 
 _THIRDS = (0.35, "average", 0.65)
 IDENTITY_SCALES: Mapping[str, Scale] = {
-    "skin": Scale(("skin",), _steps("pale", 0.2, "fair", 0.4, "tan", 0.6, "brown", 0.8, "dark")),
-    "eye size": Scale(("eye_size",), _steps("small", *_THIRDS, "big")),
+    "skin": Scale(("skin",), steps("pale", 0.2, "fair", 0.4, "tan", 0.6, "brown", 0.8, "dark")),
+    "eye size": Scale(("eye_size",), steps("small", *_THIRDS, "big")),
     "nose": Scale(("nose_length", "nose_width"), _nose),
     "face": Scale(("face_width", "face_length", "jaw"), _face),
-    "lips": Scale(("lips",), _steps("thin", *_THIRDS, "full")),
-    "brows": Scale(("brow_thickness",), _steps("thin", *_THIRDS, "thick")),
-    "freckles": Scale(("freckles",), _steps("none", 0.5, "yes"), margin=0.05),
-    "mole": Scale(("mole_size",), _steps("none", 0.5, "yes"), margin=0.05),
-    "build": Scale(("build",), _steps("slim", *_THIRDS, "broad")),
+    "lips": Scale(("lips",), steps("thin", *_THIRDS, "full")),
+    "brows": Scale(("brow_thickness",), steps("thin", *_THIRDS, "thick")),
+    "freckles": Scale(("freckles",), steps("none", 0.5, "yes"), margin=0.05),
+    "mole": Scale(("mole_size",), steps("none", 0.5, "yes"), margin=0.05),
+    "build": Scale(("build",), steps("slim", *_THIRDS, "broad")),
 }
 """Facts that put the numbers of an `Identity` into words."""
 
 PERSON_SCALES: Mapping[str, Scale] = {
-    "age": Scale(("age",), _steps("young", 0.2, "adult", 0.75, "old")),
-    "gaze": Scale(("gaze",), _steps("left", -0.3, "ahead", 0.3, "right"), margin=0.08),
-    "turn": Scale(("yaw",), _steps("left", -0.35, "ahead", 0.35, "right"), margin=0.08),
-    "tilt": Scale(("tilt",), _steps("left", -0.35, "upright", 0.35, "right"), margin=0.08),
+    "age": Scale(("age",), steps("young", 0.2, "adult", 0.75, "old")),
+    "gaze": Scale(("gaze",), steps("left", -0.3, "ahead", 0.3, "right"), margin=0.08),
+    "turn": Scale(("yaw",), steps("left", -0.35, "ahead", 0.35, "right"), margin=0.08),
+    "tilt": Scale(("tilt",), steps("left", -0.35, "upright", 0.35, "right"), margin=0.08),
 }
 """Facts that put the numbers of a `Person` into words."""
 

@@ -15,8 +15,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from semblant.errors import SemblantError
+from semblant.world.beings import MOST_BEINGS
 from semblant.world.figure import draw_person, outline
 from semblant.world.looks import LINE, RELIEF, style
+from semblant.world.menagerie import FIRST, depth_of, draw_others, extents, seen
 from semblant.world.scene import Scene
 from semblant.world.shapes import BACK_HAIR, HAND, OBJECT, OWNER, PARTS, Canvas
 from semblant.world.stage import draw_backgrounds, ground_depth, light
@@ -42,7 +44,7 @@ NEAR = {
 
 @dataclass(frozen=True)
 class Render:
-    """A batch of pictures and their answers. People beyond a scene's own have empty masks and zero boxes."""
+    """A batch of pictures and their answers. People and others beyond a scene's own have empty masks and zero boxes."""
 
     image: Float[Tensor, "batch 3 size size"]
     """Colours in 0..1."""
@@ -60,6 +62,12 @@ class Render:
     """Dark lines (0) on white (1)."""
     depth: Float[Tensor, "batch 1 size size"]
     """0 near .. 1 far."""
+    others: Bool[Tensor, "batch others size size"]
+    """What is seen of each animal and thing."""
+    others_amodal: Bool[Tensor, "batch others size size"]
+    """What each animal and thing covers, hidden or not."""
+    other_boxes: Float[Tensor, "batch others 4"]
+    """Boxes x0, y0, x1, y1 in pixels around what each animal and thing covers of the picture."""
 
 
 def depth_table(device: torch.device) -> Tensor:
@@ -74,18 +82,21 @@ def depth_table(device: torch.device) -> Tensor:
             0.17 + step,
             0.37 + step,
         )
+    table[FIRST:] = depth_of(torch.arange(FIRST, 256, device=device))
     return table
 
 
 def part_table(device: torch.device) -> Tensor:
     """Face part of every layer code."""
     own = [*range(len(PARTS)), 0, 0, PARTS.index("hair")]
-    return torch.tensor((own + [0] * (OWNER - len(own))) * (256 // OWNER), dtype=torch.uint8, device=device)
+    table = torch.tensor((own + [0] * (OWNER - len(own))) * (256 // OWNER), dtype=torch.uint8, device=device)
+    table[FIRST:] = 0
+    return table
 
 
 def draw(scenes: Sequence[Scene], size: int, device: torch.device, labels: bool) -> Render:
-    """Scenes that share camera and number of people."""
-    batch, people = len(scenes), len(scenes[0].people)
+    """Scenes that share camera, number of people and number of animals and things."""
+    batch, people, others = len(scenes), len(scenes[0].people), len(scenes[0].others)
     centres = (torch.arange(size, device=device) + 0.5) / size
     lines = torch.tensor([LINE[s.style] * max(size / 128, 0.75) for s in scenes], device=device)[:, None, None]
     wants_ink = labels or any(s.style != "photo" and s.style != "oil painting" for s in scenes)
@@ -116,6 +127,7 @@ def draw(scenes: Sequence[Scene], size: int, device: torch.device, labels: bool)
             covered.append(layer.touched)
             boxes.append(box * size)
             landmarks.append(points * size)
+    hidden = [mask for mask in draw_others(canvas, scenes) if mask is not None] if others else []
     image = light(canvas.image, scenes, canvas.x, canvas.y)
     lined = canvas.ink
     image = style(canvas, scenes).transpose(0, 1).contiguous()
@@ -125,7 +137,8 @@ def draw(scenes: Sequence[Scene], size: int, device: torch.device, labels: bool)
         mask = torch.zeros(batch, 0, 0, 0, dtype=torch.bool, device=device)
         byte = empty.to(torch.uint8)
         return Render(
-            image, byte, mask, mask, none.view(batch, 0, 4), none.view(batch, 0, 5, 2), empty[:, None], empty[:, None]
+            *(image, byte, mask, mask, none.view(batch, 0, 4), none.view(batch, 0, 5, 2)),
+            *(empty[:, None], empty[:, None], mask, mask, none.view(batch, 0, 4)),
         )
     code = canvas.layer.long()
     depth = torch.where(code == 0, ground_depth(canvas, scenes), depth_table(device)[code])
@@ -133,25 +146,26 @@ def draw(scenes: Sequence[Scene], size: int, device: torch.device, labels: bool)
     own = torch.where(kind == OBJECT, 0, code // OWNER)
     masks = [own == slot + 1 for slot in range(people)]
     shape = (batch, people)
+    nothing = torch.zeros(batch, 0, size, size, dtype=torch.bool, device=device)
+    around = torch.stack(hidden, 1) if hidden else nothing
     return Render(
         image=image,
         parts=part_table(device)[code],
-        instances=torch.stack(masks, 1)
-        if masks
-        else torch.zeros(batch, 0, size, size, dtype=torch.bool, device=device),
-        amodal=torch.stack(covered, 1)
-        if covered
-        else torch.zeros(batch, 0, size, size, dtype=torch.bool, device=device),
+        instances=torch.stack(masks, 1) if masks else nothing,
+        amodal=torch.stack(covered, 1) if covered else nothing,
         boxes=torch.stack(boxes, 1) if boxes else none.view(*shape, 4),
         landmarks=torch.stack(landmarks, 1) if landmarks else none.view(*shape, 5, 2),
         sketch=1 - lined[:, None],
         depth=depth[:, None],
+        others=torch.stack([seen(code, which) for which in range(others)], 1) if others else nothing,
+        others_amodal=around,
+        other_boxes=extents(around) if others else none.view(batch, 0, 4),
     )
 
 
-def widen(field: Tensor, people: int) -> Tensor:
-    """Pad axis 1 with zeros up to `people`."""
-    missing = people - field.shape[1]
+def widen(field: Tensor, count: int) -> Tensor:
+    """Pad axis 1 with zeros up to `count`."""
+    missing = count - field.shape[1]
     return field if missing <= 0 else torch.cat([field, field.new_zeros(field.shape[0], missing, *field.shape[2:])], 1)
 
 
@@ -159,7 +173,7 @@ def widen(field: Tensor, people: int) -> Tensor:
 def render(scenes: Sequence[Scene], size: int = 128, device: str | torch.device = "cpu", labels: bool = True) -> Render:
     """Draw scenes at `size` x `size` pixels. Without `labels` only `image` is filled, which is faster.
 
-    Raises SemblantError for a size under 16 or more than six people in a scene.
+    Raises SemblantError for a size under 16, or more than six people or two animals and things in a scene.
     """
     device = torch.device(device)
     if size < 16:
@@ -167,9 +181,12 @@ def render(scenes: Sequence[Scene], size: int = 128, device: str | torch.device 
     crowd = max((len(s.people) for s in scenes), default=0)
     if crowd > MOST_PEOPLE:
         raise SemblantError(f"a scene has {crowd} people; at most {MOST_PEOPLE} fit side by side")
-    groups: dict[tuple[str, int], list[int]] = defaultdict(list)
+    most = max((len(s.others) for s in scenes), default=0)
+    if most > MOST_BEINGS:
+        raise SemblantError(f"a scene has {most} animals and things; at most {MOST_BEINGS} fit")
+    groups: dict[tuple[str, int, int], list[int]] = defaultdict(list)
     for i, scene in enumerate(scenes):
-        groups[scene.camera, len(scene.people)].append(i)
+        groups[scene.camera, len(scene.people), len(scene.others)].append(i)
     chunks = [which[i : i + AT_ONCE] for which in groups.values() for i in range(0, len(which), AT_ONCE)]
     drawn = [draw([scenes[i] for i in which], size, device, labels) for which in chunks]
     if not drawn:
@@ -181,5 +198,7 @@ def render(scenes: Sequence[Scene], size: int = 128, device: str | torch.device 
         pieces = [getattr(r, f.name) for r in drawn]
         if labels and f.name in ("instances", "amodal", "boxes", "landmarks"):
             pieces = [widen(p, crowd) for p in pieces]
+        if labels and f.name in ("others", "others_amodal", "other_boxes"):
+            pieces = [widen(p, most) for p in pieces]
         fields_out[f.name] = torch.cat(pieces)[order]
     return Render(**fields_out)

@@ -1,7 +1,8 @@
 """Scenes: frozen, JSON-serialisable records of who is where, doing what, drawn how.
 
 An `Identity` is who somebody is and never changes; every other field of `Person` and `Scene` is a fact that a caption
-may name and an edit may change. One record with one field replaced re-renders everything else identically.
+may name and an edit may change. One record with one field replaced re-renders everything else identically. Animals and
+things are records of `semblant.world.beings`; scenes that have them are drawn by `semblant.world.company`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 import random
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
+
+from semblant.world.beings import Being, being_from
 
 Split = Literal["train", "tune", "heldout"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -150,10 +153,15 @@ class Scene:
     camera: str = "portrait"
     style: str = "photo"
     seed: int = 0
+    others: tuple[Being, ...] = ()
+    """Animals and things, the second with a place on, in or beside the first."""
 
     def to_json(self) -> str:
-        """The record as JSON; `Scene.from_json` reads it back equal."""
-        return json.dumps(asdict(self))
+        """The record as JSON; `Scene.from_json` reads it back equal. A scene of people alone says nothing of others."""
+        record = asdict(self)
+        if not self.others:
+            del record["others"]
+        return json.dumps(record)
 
     @staticmethod
     def from_json(text: str) -> Scene:
@@ -161,9 +169,10 @@ class Scene:
         record = json.loads(text)
         try:
             people = tuple(Person(**{**p, "identity": Identity(**p["identity"])}) for p in record.pop("people"))
+            others = tuple(being_from(being) for being in record.pop("others", ()))
         except (AttributeError, KeyError) as error:
             raise ValueError("a scene is a JSON object with people who have an identity; this text is none") from error
-        return Scene(people=people, **record)
+        return Scene(people=people, others=others, **record)
 
     def change(self, who: int = 0, **facts: Any) -> Scene:
         """The same scene with some facts replaced, of person `who` or of the scene. Raises TypeError for others."""
@@ -171,6 +180,10 @@ class Scene:
         of_scene = {k: v for k, v in facts.items() if k not in of_person}
         people = tuple(replace(p, **of_person) if i == who else p for i, p in enumerate(self.people))
         return replace(self, people=people, **of_scene)
+
+    def change_other(self, which: int = 0, **facts: Any) -> Scene:
+        """The same scene with some facts of animal or thing `which` replaced. Raises TypeError for facts it has not."""
+        return replace(self, others=tuple(replace(b, **facts) if i == which else b for i, b in enumerate(self.others)))
 
 
 def draw_identity(rng: random.Random) -> Identity:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from semblant.world.scene import Person, Scene
 
 Colour = tuple[float, float, float]
+Subject = TypeVar("Subject")
 
 SKINS: tuple[Colour, ...] = (
     (1.0, 0.87, 0.79),
@@ -236,25 +238,29 @@ def ramp_colour(stops: Sequence[Colour], t: float) -> Colour:
     return blend(stops[i], stops[i + 1], place - i)
 
 
-class Traits:
-    """Measures and colours of people: `traits.w` has shape (batch, 1, 1), `traits.ink("hair")` (3, batch, 1, 1)."""
+class Measured(Generic[Subject]):
+    """Measures and colours of a batch: `t.w` has shape (batch, 1, 1), `t.ink("hair")` (3, batch, 1, 1)."""
 
     def __init__(
-        self, people: Sequence[Person], numbers: Tensor, names: list[str], colours: Tensor, inks: list[str]
+        self, people: Sequence[Subject], numbers: Tensor, names: list[str], colours: Tensor, inks: list[str]
     ) -> None:
         self.people = list(people)
         self._numbers, self._names, self._colours, self._inks = numbers, names, colours, inks
         self._index = {n: i for i, n in enumerate(names)}
         self._ink_index = {n: i for i, n in enumerate(inks)}
 
-    @staticmethod
-    def of(scenes: Sequence[Scene], slot: int, device: torch.device) -> Traits:
-        """Measure person `slot` of every scene."""
-        measured = [measure(s.people[slot], s, slot) for s in scenes]
+    @classmethod
+    def stacked(
+        cls,
+        people: Sequence[Subject],
+        measured: Sequence[tuple[dict[str, float], dict[str, Colour]]],
+        device: torch.device,
+    ) -> Self:
+        """Stack what `measure` says of each."""
         names, inks = list(measured[0][0]), list(measured[0][1])
         numbers = torch.tensor([list(m.values()) for m, _ in measured], device=device).T[:, :, None, None].contiguous()
         colours = torch.tensor([list(c.values()) for _, c in measured], device=device).permute(1, 2, 0)[..., None, None]
-        return Traits([s.people[slot] for s in scenes], numbers, names, colours.contiguous(), inks)
+        return cls(people, numbers, names, colours.contiguous(), inks)
 
     def __getattr__(self, name: str) -> Tensor:
         if name.startswith("_"):
@@ -267,7 +273,18 @@ class Traits:
     def ink(self, name: str) -> Tensor:
         return self._colours[self._ink_index[name]]
 
-    def take(self, rows: Tensor, which: Sequence[int]) -> Traits:
-        """The people in `rows`, the same indices as a tensor and as a list."""
+    def take(self, rows: Tensor, which: Sequence[int]) -> Self:
+        """Those in `rows`, the same indices as a tensor and as a list."""
         people = [self.people[i] for i in which]
-        return Traits(people, self._numbers[:, rows], self._names, self._colours[:, :, rows], self._inks)
+        return type(self)(people, self._numbers[:, rows], self._names, self._colours[:, :, rows], self._inks)
+
+
+class Traits(Measured[Person]):
+    """Measures and colours of people."""
+
+    @staticmethod
+    def of(scenes: Sequence[Scene], slot: int, device: torch.device) -> Traits:
+        """Measure person `slot` of every scene."""
+        return Traits.stacked(
+            [s.people[slot] for s in scenes], [measure(s.people[slot], s, slot) for s in scenes], device
+        )

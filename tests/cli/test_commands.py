@@ -234,6 +234,23 @@ def test_world_render_writes_pictures_with_their_labels(run: Run) -> None:
     assert others.exit_code == 0 and run("world", "render", "--n", 2, "--out", "x").exit_code == 3
 
 
+def test_world_render_draws_animals_and_things_too(run: Run) -> None:
+    from semblant.world.scene import Scene
+
+    for kind, people in (("animal", 0), ("thing", 0), ("mixed", 1)):
+        result = run("world", "render", "--n", 2, "--kind", kind, "--same-identity", "--out", kind, "--json")
+        assert result.exit_code == 0, result.stderr
+        names = json.loads(result.stdout)["pictures"]
+        labels = [json.loads((Path(kind) / name).with_suffix(".json").read_text()) for name in names]
+        scenes = [Scene.from_json(json.dumps(label["scene"])) for label in labels]
+        assert len({scene.others[0].identity for scene in scenes}) == 1 and len(set(scenes)) == 2
+        assert all(len(scene.people) == people for scene in scenes)
+        assert labels[0]["others"][0]["facts"]["kind"] == scenes[0].others[0].kind
+        assert len(labels[0]["others"][0]["box"]) == 4
+    refused = run("world", "render", "--n", 1, "--kind", "plants", "--out", "y")
+    assert refused.exit_code == 2 and "animal" in refused.stderr
+
+
 def test_world_words(run: Run) -> None:
     said = run("world", "words").stdout.split()
     assert "guitar" in said and "sks" in said and len(said) == len(set(said))
