@@ -35,9 +35,9 @@ EMPTY_CAPTIONS = 0.1
 SNR_CAP = 5.0
 """Min-SNR weighting (Hang et al. 2023, arXiv 2303.09556, Eq. 8): gamma."""
 NOISY_CAP = 8.0
-"""Most that an error at high noise counts, in errors of the noise. Weighing by (1 + SNR) / SNR makes it the error of the
-velocity (Salimans & Ho 2022, arXiv 2202.00512, Sec. 4): there a picture's layout, and most of what a caption says, is
-settled, and in the error of the noise it hardly shows."""
+"""Most that an error at high noise counts, in errors of the noise. Weighing by (1 + SNR) / SNR makes it the error of
+the velocity (Salimans & Ho 2022, arXiv 2202.00512, Sec. 4): there a picture's layout, and most of what a caption says,
+is settled, and in the error of the noise it hardly shows."""
 AVERAGE = 0.999
 """Decay of the exponential moving average that is shipped; shorter in the first steps."""
 SAVE_MINUTES = 10.0
