@@ -96,6 +96,47 @@ def render(
     )
 
 
+@world.command(no_args_is_help=True)
+def sheet(
+    out: Annotated[Path, typer.Option("--out", help="The picture to write: .png, .jpg or .webp.")],
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many pictures.")] = 400,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same pictures.")] = 0,
+    columns: Annotated[int, typer.Option("--columns", min=1, help="Pictures in a row.")] = 20,
+    size: Annotated[int, typer.Option("--size", min=16, max=512, help="Pixels a side of each.")] = 64,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,
+) -> None:
+    """Draw a sheet of everything that the world holds: people, animals and things, alone and together.
+
+    semblant world sheet --out world.jpg
+    """
+    from PIL import Image
+
+    from semblant.data.pictures import to_image
+    from semblant.world.company import draw_world_scene
+    from semblant.world.renderer import render as draw
+
+    terminal = Terminal(quiet, json)
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise FileProblem(f"{out} is no kind of picture that is written here; give it the ending .png, .jpg or .webp")
+    if out.exists():
+        raise FileProblem(f"{out} exists already; give another --out")
+    made = Image.new("RGB", (min(n, columns) * size, -(-n // columns) * size), "white")
+    with terminal.work("drawing") as advance:
+        for start in range(0, n, AT_ONCE):
+            scenes = [draw_world_scene(k, seed) for k in range(start, min(n, start + AT_ONCE))]
+            # Drawn at the base's own size and made smaller: lines then keep the weight they have there.
+            for k, picture in enumerate(draw(scenes, max(size, 128), labels=False).image, start):
+                tile = to_image(picture * 2 - 1).resize((size, size), Image.Resampling.LANCZOS)
+                made.paste(tile, (k % columns * size, k // columns * size))
+            advance(start + len(scenes), n, "")
+    try:
+        made.save(out, quality=88)
+    except OSError as error:
+        raise FileProblem(f"{out} cannot be written: {error.strerror or error}") from error
+    terminal.answer({"sheet": out, "pictures": n, "seed": seed}, f"{n} pictures are on {out}")
+
+
 SHOWN = ("person", "animal", "thing", "mixed")
 
 

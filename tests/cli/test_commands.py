@@ -339,3 +339,12 @@ def test_analyses_draw_a_picture_of_what_a_word_does(run: Run, base: Path, portr
         assert made.width == 2 * 16 + 150 + columns * 134 - 6 and made.height >= rows * 134
         assert json.loads(made.info["semblant"])["analysis"] == kind
     assert run("analyse", "attention", concept, "--word", "cup", *about).exit_code == 3
+
+
+def test_a_sheet_of_the_world_is_one_picture(run: Run) -> None:
+    result = run("world", "sheet", "--n", 7, "--columns", 4, "--size", 32, "--out", "world.jpg", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == {"sheet": "world.jpg", "pictures": 7, "seed": 0}
+    assert Image.open("world.jpg").size == (128, 64)
+    assert run("world", "sheet", "--n", 1, "--out", "world.jpg").exit_code == 3
+    assert run("world", "sheet", "--n", 1, "--out", "world.txt").exit_code == 3
