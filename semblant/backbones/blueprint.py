@@ -116,7 +116,7 @@ def assemble(
     )
 
 
-def new_scheduler() -> DDIMScheduler:
+def new_scheduler(prediction: str = "epsilon") -> DDIMScheduler:
     """Stable Diffusion's schedule and DDIM settings, for people who sample with diffusers."""
     return DDIMScheduler(
         beta_start=0.00085,
@@ -125,6 +125,7 @@ def new_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+        prediction_type=prediction,
     )
 
 
@@ -154,11 +155,14 @@ def write_part(folder: Path, kind: str, module: Any, weights: dict[str, torch.Te
     temporary.replace(target)
 
 
-def write_frame(folder: Path, tokenizer: CLIPTokenizer) -> None:
-    """Write what is no network: tokenizer, scheduler, and the index that makes the folder a diffusers pipeline."""
+def write_frame(folder: Path, tokenizer: CLIPTokenizer, prediction: str = "epsilon") -> None:
+    """Write what is no network: tokenizer, scheduler, and the index that makes the folder a diffusers pipeline.
+
+    `prediction` is what the U-Net predicts: "epsilon" or "v_prediction".
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder / "tokenizer")
-    new_scheduler().save_pretrained(folder / "scheduler")
+    new_scheduler(prediction).save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.1",

@@ -44,6 +44,11 @@ class Schedule:
         signal, sigma = self.levels(t, x)
         return (x - sigma * eps) / signal
 
+    def velocity(self, x0: Tensor, noise: Tensor, t: Int[Tensor, " rows"]) -> Tensor:
+        """What a v-prediction aims at (Salimans & Ho 2022, arXiv 2202.00512, Sec. 4)."""
+        signal, sigma = self.levels(t, x0)
+        return signal * noise - sigma * x0
+
     def epsilon_of_v(self, x: Tensor, v: Tensor, t: Int[Tensor, " rows"]) -> Tensor:
         """Noise prediction from a v-prediction (Salimans & Ho 2022, arXiv 2202.00512, Appendix D)."""
         signal, sigma = self.levels(t, x)
