@@ -10,16 +10,18 @@ from __future__ import annotations
 import random
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 
-from semblant.world import being_captions, phrases
+from semblant.world import being_captions, pair_captions, phrases
 from semblant.world.being_facts import picture
-from semblant.world.facts import DEFAULTS, IDENTITY_FACTS, shown
+from semblant.world.facts import DEFAULTS, IDENTITY_FACTS, PICTURE_FACTS, shown
 from semblant.world.facts import contradictions as contradictions
 from semblant.world.names import FIRST, LAST
 from semblant.world.scene import Scene
+from semblant.world.sentences import LONGEST as LONGEST
+from semblant.world.sentences import compose as compose
 from semblant.world.vocabulary import (
     ADJECTIVES,
     DRAWN_HEADS,
@@ -30,12 +32,6 @@ from semblant.world.vocabulary import (
 )
 from semblant.world.vocabulary import PUNCTUATION as PUNCTUATION
 from semblant.world.vocabulary import RARE_TOKENS as RARE_TOKENS
-
-LONGEST = 60
-"""Most words of a caption, commas included, so that it fits the 77 tokens of a text encoder."""
-
-RARE = 0.00005
-"""Share of captions in which a rare token stands before the noun ("a photo of sks person")."""
 
 SAID = {"identity": 0.4, "average": 0.1, "scene": 0.6, "pose": 0.2, "default": 0.2}
 """Chance that a fact is named: of who it is (less when average), of the moment, of gaze and head pose, of a default."""
@@ -58,13 +54,19 @@ class Reading:
     """Placeholder tokens as written: "<maya>", "S*"."""
     others: tuple[dict[str, str], ...] = ()
     """Animals and things, each with its "kind" and the facts named of it (`being_facts.VALUES`)."""
+    together: str = "none"
+    """What two people do together (`scene.TOGETHER`); "none" in a text about one person."""
+    left: dict[str, str] = field(default_factory=dict)
+    """In a text about two people, the facts named of the left one; `facts` are then those of the picture or of both."""
+    right: dict[str, str] = field(default_factory=dict)
+    """The facts named of the right one."""
 
 
 def write(scene: Scene, rng: random.Random, *, drop: bool = True) -> str:
     """A caption of the scene: lower case, ASCII, at most 60 words, never naming what the picture does not show.
 
-    `drop=False` names every visible fact that is not a default, as far as 60 words reach. Of two people only the
-    picture is described, not who does what. Animals and things have their share of the words.
+    `drop=False` names every visible fact that is not a default, as far as 60 words reach. Two people are told by what
+    they do together and one by one, the left one first; animals and things have their share of the words.
     """
     if len(scene.people) != 1:
         return _write_group(scene, rng, drop)
@@ -73,28 +75,6 @@ def write(scene: Scene, rng: random.Random, *, drop: bool = True) -> str:
     noun = name if name and rng.random() < 0.6 else "someone" if rng.random() < 0.06 else "person"
     beside = being_captions.beside(scene, rng, drop=drop)
     return compose(said, rng, noun, camera=scene.camera, style=scene.style, beside=beside)
-
-
-def compose(
-    said: Mapping[str, str],
-    rng: random.Random,
-    noun: str = "person",
-    *,
-    camera: str | None = None,
-    style: str | None = None,
-    beside: str = "",
-) -> str:
-    """A caption that names the facts `said` about `noun` ("person", "someone" or a name), as far as 60 words reach.
-
-    `camera` and `style` say what else is true, so that the sentence form fits the picture: "the face of" only for
-    close-ups and portraits, "illustration" only for what is drawn. `beside` is a clause about what else is there.
-    """
-    said = {fact: value for fact, value in said.items() if phrases.can_say(fact, value)}
-    while True:
-        text = _Sentence(dict(said), rng, noun, camera or said.get("camera"), style or said.get("style"), beside).text()
-        if len(text.replace(",", " ,").split()) <= LONGEST:
-            return text
-        del said[rng.choice([fact for fact in said if fact != "style"])]
 
 
 def _choose(visible: dict[str, str], rng: random.Random) -> dict[str, str]:
@@ -125,173 +105,26 @@ def _choose(visible: dict[str, str], rng: random.Random) -> dict[str, str]:
     return {fact: said[fact] for fact in rng.sample(sorted(said), len(said))}
 
 
-def _pick(options: tuple[str, ...], rng: random.Random) -> str:
-    """The first option half of the time, else any."""
-    return options[0] if rng.random() < 0.5 else rng.choice(options)
-
-
-def _indefinite(text: str) -> str:
-    """ "a round face", "an old person", "blue eyes"."""
-    words = text.split()
-    if words[0] in ("a", "an", "the") or not phrases.NAMELESS.isdisjoint(words):
-        return text
-    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
-
-
-def _listed(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-class _Sentence:
-    """One caption in the making: each step takes the facts it says out of `left`, until none is left."""
-
-    def __init__(
-        self, left: dict[str, str], rng: random.Random, noun: str, camera: str | None, style: str | None, beside: str
-    ) -> None:
-        self.left, self.rng, self.noun, self.camera, self.style = left, rng, noun, camera, style
-        self.beside = [beside] if beside else []
-
-    def chance(self, share: float) -> bool:
-        return self.rng.random() < share
-
-    def take(self, table: phrases.Table, fact: str) -> str | None:
-        """A phrase for a fact that is still to be said, if the table has one; the fact is then said."""
-        cell = table.get(fact, {}).get(self.left.get(fact, ""))
-        if cell is None:
-            return None
-        del self.left[fact]
-        return _pick(phrases.alternatives(cell), self.rng)
-
-    def take_pair(self, first: str, second: str) -> list[str]:
-        """Phrases that say one or both of two facts that belong together."""
-        one, two = self.left.pop(first, None), self.left.pop(second, None)
-        say = phrases.PAIRS[first, second]
-        together = say(one, two) if one or two else ()
-        if together:
-            return [_indefinite(_pick(together, self.rng))]
-        return [_indefinite(_pick(say(*alone), self.rng)) for alone in ((one, None), (None, two)) if any(alone)]
-
-    def text(self) -> str:
-        form = self.form()
-        person = self.person()
-        clauses = self.clauses()
-        place = [phrase for fact in ("background", "light", "camera") if (phrase := self.take(phrases.AFTER, fact))]
-        style = self.as_style() if "style" in self.left else []
-        if self.chance(0.8):
-            parts = clauses + self.beside + place + style
-        else:
-            parts = self.rng.sample(clauses + place, len(clauses + place)) + self.beside + style
-        sentence = f"{form} {person}".strip()
-        if place and self.chance(0.04):
-            parts.remove(place[0])
-            sentence = f"{place[0]}, {sentence}"
-        for part in parts:
-            sentence += f"{', ' if self.chance(0.2) else ' '}{part}"
-        return sentence
-
-    def form(self) -> str:
-        """How the caption begins: "a close-up photo of", "a rendition of the face of", or nothing."""
-        head = self.head()
-        if not head:
-            return ""
-        if self.camera in ("close-up", "portrait") and self.chance(0.22):
-            face = self.rng.choice(("a face of", "the face of", "the face of", "the cool face of"))
-            rendering = "a rendering of " if self.chance(0.15) else ""
-            return f"{head} of {rendering}{face}"
-        return f"{head} of"
-
-    def head(self) -> str:
-        camera = ""
-        if "camera" in self.left and self.chance(0.8):
-            camera = self.rng.choice(phrases.alternatives(phrases.CAMERA_NOUNS[self.left["camera"]]))
-        if "style" in self.left and self.chance(0.85):
-            style = self.left.pop("style")
-            noun = _pick(phrases.alternatives(phrases.STYLE_NOUNS[style]), self.rng)
-            light = phrases.LIGHT_WORDS.get(self.left.get("light", ""))
-            if style == "photo" and light and not camera and self.chance(0.3):
-                del self.left["light"]
-                noun = f"{light} photo"
-        elif camera in ("close-up", "closeup", "portrait"):
-            noun, camera = camera, ""
-            del self.left["camera"]
-        elif self.chance(0.25):
-            return ""
-        else:
-            drawn = self.style not in (None, "photo") and self.chance(0.7)
-            noun = _pick(DRAWN_HEADS, self.rng) if drawn else self.rng.choice(NEUTRAL_HEADS)
-        if camera:
-            del self.left["camera"]
-            noun = f"{camera} {noun}"
-        if self.chance(0.12):
-            quality = self.rng.choice(QUALITIES[:2] if self.camera not in ("close-up", "portrait") else QUALITIES)
-            noun = f"{quality} {noun}"
-        return f"the {noun}" if self.chance(0.1) else _indefinite(noun)
-
-    def person(self) -> str:
-        """The noun with what stands before it."""
-        if self.noun == "someone" and "age" not in self.left:
-            return "someone"
-        before: list[str | None] = []
-        for fact in self.rng.sample(sorted(self.left), len(self.left)):
-            if fact == "age" or (len(before) < 2 and self.chance(0.22)):
-                before.append(self.take(phrases.BEFORE, fact))
-        words = [word for word in before if word]
-        noun = self.noun
-        if noun not in ("person", "someone"):
-            return " ".join([*words, noun])
-        noun = "person"
-        if self.chance(RARE):
-            return " ".join([*words, self.rng.choice(RARE_TOKENS), noun])
-        if self.chance(0.1):
-            words.insert(0, self.rng.choice(ADJECTIVES))
-        which = self.rng.choices(("a", "the", "my", "one", ""), (76, 12, 3, 3, 6))[0]
-        text = " ".join([*words, noun])
-        return _indefinite(text) if which == "a" else f"{which} {text}".strip()
-
-    def clauses(self) -> list[str]:
-        """What stands after the noun: looks, clothes, mood, pose and action, the looks usually first."""
-        worn = self.take_pair("hat", "hat colour") + self.take_pair("clothes", "clothes colour")
-        if glasses := self.take(phrases.WEARING, "glasses"):
-            worn.append(glasses)
-        looks = self.take_pair("hair style", "hair colour") + self.take_pair("eye size", "eyes")
-        after = []
-        for fact in ("expression", "gaze", "turn", "tilt", "action"):
-            if fact == "expression" and self.chance(0.5):
-                continue
-            if phrase := self.take(phrases.AFTER, fact):
-                after.append(phrase)
-        looks += [_indefinite(p) for fact in phrases.WITH if (p := self.take(phrases.WITH, fact))]
-        self.rng.shuffle(looks)
-        self.rng.shuffle(worn)
-        if worn and self.chance(0.9):
-            after.append(f"{'wearing' if self.chance(0.85) else 'in'} {_listed(worn)}")
-            worn = []
-        self.rng.shuffle(after)
-        if not looks + worn:
-            return after
-        described = f"{'with' if self.chance(0.9) else 'who has'} {_listed(looks + worn)}"
-        return [described, *after] if self.chance(0.75) else [*after, described]
-
-    def as_style(self) -> list[str]:
-        noun = _pick(phrases.alternatives(phrases.STYLE_NOUNS[self.left.pop("style")]), self.rng)
-        return [f"{'as' if self.chance(0.7) else 'in the style of'} {_indefinite(noun)}"]
-
-
 def _write_group(scene: Scene, rng: random.Random, drop: bool) -> str:
-    """Nobody or several people: what the picture shows, and the animals and things in it."""
+    """Nobody or several people: what the picture shows, who is in it, and the animals and things."""
     said = {
         fact: value
         for fact, value in picture(scene).items()
         if rng.random() < (SAID["scene"] if DEFAULTS.get(fact) != value else SAID["default"])
     }
-    beside = ""
-    if scene.people:
-        names = [person.name for person in scene.people]
-        noun = " and ".join(name for name in names if name) if all(names) else "two people"
-        beside = being_captions.beside(scene, rng, drop=drop)
-    else:
+    beside = each = ""
+    if not scene.people:
         noun = being_captions.describe(scene, rng, drop=drop) or "a scene"
-    return compose(said, rng, noun, camera="half body", style=scene.style, beside=beside)
+    else:
+        noun = pair_captions.noun(scene, rng)
+        beside = being_captions.beside(scene, rng, drop=drop)
+    if len(scene.people) == 2:
+        if scene.style != DEFAULTS["style"]:
+            said["style"] = scene.style
+        each = pair_captions.each(scene, rng, noun, drop=drop)
+        beside = f"{pair_captions.together(scene, rng, drop=drop)} {beside}".strip()
+    left = LONGEST - len(each.replace(",", " ,").split())
+    return compose(said, rng, noun, camera="half body", style=scene.style, beside=beside, longest=left) + each
 
 
 _WEIGHT = re.compile(r"(?<!\\)\(([^()]*?):\s*\d*\.?\d+\s*(?<!\\)\)")
@@ -310,12 +143,31 @@ def read(text: str) -> Reading:
     known = _known()
     tokens = [part for token in _TOKEN.findall(text) for part in _parts(token, known)]
     others, tokens = being_captions.take(tokens)
+    pair = pair_captions.part(tokens)
+    found, unknown, names, placeholders = _collect(pair.shared if pair else tokens)
+    sides: list[dict[str, str]] = []
+    for side in (pair.left, pair.right) if pair else ():
+        said, *more = _collect(side)
+        for fact in PICTURE_FACTS & said.keys():
+            found.setdefault(fact, said.pop(fact))
+        sides.append(said)
+        for mine, theirs in zip((unknown, names, placeholders), more, strict=True):
+            mine += theirs
+    reading = Reading(
+        found, tuple(dict.fromkeys(unknown)), tuple(dict.fromkeys(names)), tuple(dict.fromkeys(placeholders)), others
+    )
+    return replace(reading, together=pair.together, left=sides[0], right=sides[1]) if pair else reading
+
+
+def _collect(tokens: Sequence[str]) -> tuple[dict[str, str], list[str], list[str], list[str]]:
+    """Facts, unknown words, names and placeholder tokens."""
+    known = _known()
     found: dict[str, str] = {}
     unknown: list[str] = []
     names: list[str] = []
     placeholders: list[str] = []
     negated = False
-    for phrase, facts, name in _phrases(tokens):
+    for phrase, facts, name in _phrases(list(tokens)):
         token = phrase[0]
         if facts:
             for fact, value in {} if negated else facts.items():
@@ -330,9 +182,7 @@ def read(text: str) -> Reading:
         if token in ",.;:!?":
             negated = False
         negated |= token in _NEGATIONS
-    return Reading(
-        found, tuple(dict.fromkeys(unknown)), tuple(dict.fromkeys(names)), tuple(dict.fromkeys(placeholders)), others
-    )
+    return found, unknown, names, placeholders
 
 
 def phrases_of(caption: str) -> list[tuple[tuple[str, ...], dict[str, str], str | None]]:

@@ -1,12 +1,14 @@
 """Scenes with animals and things: their identities, their moments, and who stands beside whom.
 
-Like people, animals and things come from endless generators keyed by split, kind and index. `draw_world_scene` is the
-training set of the whole world; where it shows people only, its pictures are those of `draw_training_scene`.
+Like people, animals and things come from endless generators keyed by split, kind and index. `draw_world_scene` is a
+training set of people, animals and things, `draw_whole_world_scene` one that also has two people together; where they
+show one person alone, their pictures are those of `draw_training_scene`.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -43,16 +45,31 @@ from semblant.world.scene import (
     SPLITS,
     STYLES,
     Identity,
+    Person,
     Scene,
     Split,
+    draw_person,
     draw_scene,
     draw_training_scene,
     named_person,
     person_of,
 )
+from semblant.world.stances import check
 
 SHARES = {"person": 0.72, "animal": 0.08, "thing": 0.08, "pair": 0.05, "mixed": 0.07}
 """What the pictures of `draw_world_scene` show: one person, one animal, one thing, two beings, a person with one."""
+
+WHOLE_SHARES = {"person": 0.72, "people": 0.1, "animal": 0.055, "thing": 0.055, "pair": 0.03, "mixed": 0.04}
+"""What the pictures of `draw_whole_world_scene` show: as in `SHARES`, and two people."""
+TOGETHER_SHARES = {
+    "none": 0.16,
+    "facing each other": 0.16,
+    "shaking hands": 0.18,
+    "hugging": 0.18,
+    "talking": 0.16,
+    "dancing": 0.16,
+}
+"""What two people do together."""
 
 
 def draw_being_identity(rng: random.Random, kind: str) -> BeingIdentity:
@@ -172,6 +189,42 @@ def draw_mixed_scene(
     return draw_scene(rng, person, name, **{**facts, "others": (being,), **fixed})
 
 
+def draw_pair_of_people(
+    rng: random.Random,
+    first: Identity,
+    second: Identity,
+    names: tuple[str | None, str | None] = (None, None),
+    *,
+    left: Mapping[str, Any] | None = None,
+    right: Mapping[str, Any] | None = None,
+    **fixed: Any,
+) -> Scene:
+    """Two people, the first on the left, usually doing something together.
+
+    `fixed` names facts of the scene or of both people to keep as given, `left` and `right` facts of one. Cameras show
+    what they do; nobody hides the other's face under a wide brim in a hug. Raises SemblantError for something that two
+    people cannot do together.
+    """
+    picture = _picture(rng, {"portrait": 4, "half body": 6})
+    picture["together"] = rng.choices(list(TOGETHER_SHARES), list(TOGETHER_SHARES.values()))[0]
+    of_scene, of_both = _split_facts(fixed)
+    picture |= of_scene
+    if picture["style"] == "pixel art" and "camera" not in of_scene:
+        picture["camera"] = "portrait"
+    people: list[Person] = []
+    for identity, name, own in zip((first, second), names, (left or {}, right or {}), strict=True):
+        facts = {**of_both, **own}
+        person = draw_person(rng, identity, name, **facts)
+        if picture["together"] == "hugging" and person.hat == "cowboy hat" and "hat" not in facts:
+            person = replace(person, hat="cap")
+        if picture["camera"] == "close-up" and "action" not in facts:
+            person = replace(person, action="none")
+        people.append(person)
+    scene = Scene(people=tuple(people), **picture)
+    check(scene)
+    return scene
+
+
 def _some_kind(rng: random.Random, kinds: tuple[str, ...], split: Split) -> BeingIdentity:
     return being_of(rng.choice(kinds), split, rng.randrange(10**9))
 
@@ -193,7 +246,28 @@ def draw_world_scene(index: int, seed: int = 0) -> Scene:
     Where it shows a person alone, it is `draw_training_scene(index, seed)`.
     """
     rng = random.Random(f"semblant world scene {seed} {index}")
-    shows = rng.choices(list(SHARES), list(SHARES.values()))[0]
+    return _draw_shown(rng.choices(list(SHARES), list(SHARES.values()))[0], rng, index, seed)
+
+
+def draw_whole_world_scene(index: int, seed: int = 0) -> Scene:
+    """Picture `index` of the endless training set that also shows two people, mixed as `WHOLE_SHARES` says.
+
+    Where it shows a person alone, it is `draw_training_scene(index, seed)`. A third of all people are named.
+    """
+    rng = random.Random(f"semblant whole world scene {seed} {index}")
+    shows = rng.choices(list(WHOLE_SHARES), list(WHOLE_SHARES.values()))[0]
+    if shows != "people":
+        return _draw_shown(shows, rng, index, seed)
+    named = rng.sample(range(NAMED_PEOPLE), 2)
+    unnamed = [person_of("train", rng.randrange(10**9)) for _ in named]
+    by_name = rng.choices(((True, True), (True, False), (False, True), (False, False)), (4, 1, 1, 9))[0]
+    first, second = (named_person(n) if is_named else u for n, u, is_named in zip(named, unnamed, by_name, strict=True))
+    names = tuple(name_of(n) if is_named else None for n, is_named in zip(named, by_name, strict=True))
+    return draw_pair_of_people(rng, first, second, (names[0], names[1]))
+
+
+def _draw_shown(shows: str, rng: random.Random, index: int, seed: int) -> Scene:
+    """A training picture of one person, one animal, one thing, two beings, or a person with one."""
     if shows == "person":
         return draw_training_scene(index, seed)
     if shows == "pair":

@@ -30,6 +30,7 @@ from semblant.world.scene import (
     Person,
     Scene,
 )
+from semblant.world.stances import posed
 
 IDENTITY_FACTS = (
     "skin",
@@ -66,6 +67,9 @@ SCENE_FACTS = (
     "tilt",
 )
 """Facts of the moment and of the picture. "left" and "right" are those of the picture."""
+
+PICTURE_FACTS = frozenset(("background", "style", "camera", "light"))
+"""Facts of the picture, the same for everybody in it."""
 
 VALUES: dict[str, tuple[str, ...]] = {
     "skin": ("pale", "fair", "tan", "brown", "dark"),
@@ -202,13 +206,14 @@ def _numbers(scale: Scale, owner: Identity | Person) -> tuple[float, ...]:
 def _person(scene: Scene, who: int) -> Person:
     if not 0 <= who < len(scene.people):
         raise SemblantError(f"the scene has {len(scene.people)} people, numbered from 0; got person {who}")
-    return scene.people[who]
+    return posed(scene, who)
 
 
 def facts(scene: Scene, who: int = 0) -> dict[str, str]:
     """Every fact of person `who` and of the picture, in the order of `VALUES`; ask `visible` whether it can be seen.
 
-    "hat colour" is absent when there is no hat. Raises `SemblantError` when the scene has no such person.
+    "hat colour" is absent when there is no hat. What two people do together shows in their turn, gaze and action.
+    Raises `SemblantError` when the scene has no such person.
     """
     person = _person(scene, who)
     identity = person.identity
@@ -238,6 +243,8 @@ def visible(scene: Scene, fact: str, who: int = 0) -> bool:
 
 
 def _hidden_by_the_picture(scene: Scene, fact: str) -> bool:
+    if scene.together == "hugging" and fact in ("build", "clothes"):
+        return True
     if scene.style == "sketch" and (fact in COLOUR_FACTS or fact == "light"):
         return True
     if fact in SMALL_FACTS and (scene.style == "pixel art" or scene.camera == "half body"):

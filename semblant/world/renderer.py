@@ -16,12 +16,14 @@ from torch import Tensor
 
 from semblant.errors import SemblantError
 from semblant.world.beings import MOST_BEINGS
+from semblant.world.bonds import draw_together
 from semblant.world.figure import draw_person, outline
 from semblant.world.looks import LINE, RELIEF, style
 from semblant.world.menagerie import FIRST, depth_of, draw_others, extents, seen
 from semblant.world.scene import Scene
 from semblant.world.shapes import BACK_HAIR, HAND, OBJECT, OWNER, PARTS, Canvas
 from semblant.world.stage import draw_backgrounds, ground_depth, light
+from semblant.world.stances import check
 from semblant.world.traits import UNIT, ZOOM, Traits, size_of
 
 __all__ = ["PARTS", "Render", "render"]
@@ -113,7 +115,7 @@ def draw(scenes: Sequence[Scene], size: int, device: torch.device, labels: bool)
         relief=torch.tensor([RELIEF[s.style] for s in scenes], device=device)[:, None, None],
     )
     draw_backgrounds(canvas, scenes)
-    covered, boxes, landmarks = [], [], []
+    covered, boxes, landmarks, measured = [], [], [], []
     unit = UNIT[scenes[0].camera] * (1 + ZOOM) * size_of(people)
     for slot in range(people):
         traits = Traits.of(scenes, slot, device)
@@ -122,11 +124,14 @@ def draw(scenes: Sequence[Scene], size: int, device: torch.device, labels: bool)
         layer.owner = (slot + 1) * OWNER
         layer.touched = torch.zeros(batch, size, size, dtype=torch.bool, device=device) if labels else None
         draw_person(layer, traits, unit)
+        measured.append(traits)
         if layer.touched is not None:
             box, points = outline(traits)
             covered.append(layer.touched)
             boxes.append(box * size)
             landmarks.append(points * size)
+    if people == 2:
+        draw_together(canvas, scenes, measured, covered)
     hidden = [mask for mask in draw_others(canvas, scenes) if mask is not None] if others else []
     image = light(canvas.image, scenes, canvas.x, canvas.y)
     lined = canvas.ink
@@ -173,7 +178,8 @@ def widen(field: Tensor, count: int) -> Tensor:
 def render(scenes: Sequence[Scene], size: int = 128, device: str | torch.device = "cpu", labels: bool = True) -> Render:
     """Draw scenes at `size` x `size` pixels. Without `labels` only `image` is filled, which is faster.
 
-    Raises SemblantError for a size under 16, or more than six people or two animals and things in a scene.
+    Raises SemblantError for a size under 16, for more than six people or two animals and things in a scene, and for
+    something done together by other than two people.
     """
     device = torch.device(device)
     if size < 16:
@@ -184,6 +190,8 @@ def render(scenes: Sequence[Scene], size: int = 128, device: str | torch.device 
     most = max((len(s.others) for s in scenes), default=0)
     if most > MOST_BEINGS:
         raise SemblantError(f"a scene has {most} animals and things; at most {MOST_BEINGS} fit")
+    for scene in scenes:
+        check(scene)
     groups: dict[tuple[str, int, int], list[int]] = defaultdict(list)
     for i, scene in enumerate(scenes):
         groups[scene.camera, len(scene.people), len(scene.others)].append(i)

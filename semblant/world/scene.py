@@ -50,6 +50,7 @@ BACKGROUNDS = (
 LIGHTS = ("plain", "sunset", "dim", "bright")
 CAMERAS = ("close-up", "portrait", "half body")
 STYLES = ("photo", "sketch", "oil painting", "watercolour", "pixel art", "cartoon")
+TOGETHER = ("none", "facing each other", "shaking hands", "hugging", "talking", "dancing")
 
 NAMED_PEOPLE = 512
 
@@ -155,12 +156,19 @@ class Scene:
     seed: int = 0
     others: tuple[Being, ...] = ()
     """Animals and things, the second with a place on, in or beside the first."""
+    together: str = "none"
+    """What two people do together, one of `TOGETHER`; "none" unless there are exactly two."""
 
     def to_json(self) -> str:
-        """The record as JSON; `Scene.from_json` reads it back equal. A scene of people alone says nothing of others."""
+        """The record as JSON; `Scene.from_json` reads it back equal.
+
+        It does not mention what a scene lacks: others, or anything done together.
+        """
         record = asdict(self)
         if not self.others:
             del record["others"]
+        if self.together == "none":
+            del record["together"]
         return json.dumps(record)
 
     @staticmethod

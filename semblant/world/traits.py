@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from semblant.world.scene import Person, Scene
+from semblant.world.stances import posed, stance
 
 Colour = tuple[float, float, float]
 Subject = TypeVar("Subject")
@@ -99,13 +100,16 @@ FACES = {
 
 
 def measure(person: Person, scene: Scene, slot: int) -> tuple[dict[str, float], dict[str, Colour]]:
-    """Every measure and every colour of one person in a scene."""
+    """Every measure and every colour of one person in a scene, `person` being posed for it."""
     who, count = person.identity, len(scene.people)
     m: dict[str, float] = {}
     unit = UNIT[scene.camera] * (1 + ZOOM * (2 * person.zoom - 1)) * size_of(count)
     spread = 0.1 if count < 2 else 0.03
     m["unit"] = unit
     m["cx"] = (slot + 0.5) / count + spread * person.shift_x
+    if asked := stance(scene):
+        apart = asked.apart * UNIT[scene.camera] * size_of(count)
+        m["cx"] = 0.5 + (apart if slot else -apart) + spread * asked.sway * person.shift_x
     m["cy"] = MIDDLE[scene.camera] + 0.03 * person.shift_y + (0.0 if count < 2 else 0.08)
     lean, yaw = LEAN * person.tilt, TURN * person.yaw
     m["cos"], m["sin"], m["yaw"] = math.cos(lean), math.sin(lean), yaw
@@ -285,6 +289,5 @@ class Traits(Measured[Person]):
     @staticmethod
     def of(scenes: Sequence[Scene], slot: int, device: torch.device) -> Traits:
         """Measure person `slot` of every scene."""
-        return Traits.stacked(
-            [s.people[slot] for s in scenes], [measure(s.people[slot], s, slot) for s in scenes], device
-        )
+        people = [posed(s, slot) for s in scenes]
+        return Traits.stacked(people, [measure(p, s, slot) for p, s in zip(people, scenes, strict=True)], device)
