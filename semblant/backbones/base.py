@@ -26,6 +26,8 @@ from semblant.ops.schedule import Schedule
 
 ARCHITECTURES = {192: "embedded", 768: "sd-1", 1024: "sd-2"}
 """Architectures by the width of their text encodings."""
+INPAINTING = 5
+"""Channels that an inpainting U-Net takes beside the latent: a mask, and the latent of what the mask leaves."""
 
 
 class Base:
@@ -53,7 +55,7 @@ class Base:
         self.unet, self.text_encoder, self.autoencoder = unet.eval(), text_encoder.eval(), autoencoder.eval()
         self.tokenizer: Any = tokenizer
         self.width = int(unet.config.cross_attention_dim)
-        self.architecture = architecture or ARCHITECTURES.get(self.width, f"width-{self.width}")
+        self.architecture = architecture or architecture_of(self.width, self.extra_channels)
         self.sites: tuple[Site, ...] = find_sites(unet)
         self.patches: tuple[Patch, ...] = ()
         self.compute: torch.dtype = torch.float32
@@ -330,6 +332,14 @@ def _activation(patch: FeaturesPatch, name: str, moment: Moment) -> Hook:
     return lambda _module, _inputs, h: patch.activation(name, h, moment)
 
 
+def architecture_of(width: int, extra_channels: int = 0) -> str:
+    """The name of an architecture: sd-1, sd-2, sd-1-inpainting; `sd-1-plus-4` takes four channels beside the latent."""
+    plain = ARCHITECTURES.get(width, f"width-{width}")
+    if extra_channels == 0:
+        return plain
+    return f"{plain}-inpainting" if extra_channels == INPAINTING else f"{plain}-plus-{extra_channels}"
+
+
 def digest(module: nn.Module) -> str:
     """First 16 hex digits of the SHA-256 over all weights, names included."""
     total = hashlib.sha256()
@@ -344,4 +354,4 @@ def is_folder(source: str | Path) -> bool:
     return Path(source).is_dir()
 
 
-__all__ = ["Base", "TrajectoryPatch", "digest", "is_folder"]
+__all__ = ["Base", "TrajectoryPatch", "architecture_of", "digest", "is_folder"]

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from semblant.backbones.base import Base
-from semblant.backbones.loading import text_config
+from semblant.backbones.miniature import text_config
 from semblant.ops.schedule import Schedule
 
 Tokenizer = CLIPTokenizer

@@ -1,39 +1,54 @@
-"""Making a Base from weights: diffusers folders and pipelines, the embedded base, and random miniatures for tests."""
+"""Making a Base from its name: the embedded base, a folder, a name on the hub, a single file; or from a pipeline."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError
-from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from semblant.backbones import hub, original
 from semblant.backbones.base import Base
+from semblant.backbones.folder import NO_XL, PARTS, from_folder, schedule_of
+from semblant.backbones.header import PICKLED
+from semblant.backbones.miniature import miniature, text_config
 from semblant.errors import FileProblem, SemblantError
-from semblant.ops.schedule import Schedule
 
 EMBEDDED = "embedded"
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+POSSIBLE = (
+    "`embedded`, a folder in diffusers' layout (unet, vae, text_encoder, ...), owner/name on the Hugging Face hub, "
+    "or a .safetensors file"
+)
 
 
-def load(source: str | Path = EMBEDDED, device: str | torch.device = "cpu") -> Base:
-    """Load a base: "embedded", or a folder in diffusers' layout with safetensors weights.
+def load(
+    source: str | Path = EMBEDDED,
+    device: str | torch.device = "cpu",
+    *,
+    offline: bool = False,
+    config: str | Path | None = None,
+) -> Base:
+    """Load a base by its name.
 
-    Raises FileProblem for a missing or incomplete folder.
+    `source` is "embedded"; a folder in diffusers' layout with safetensors weights; `owner/name` or
+    `owner/name@revision` on the hub, which with `offline` has to be in the local cache; or a .safetensors file in the
+    original layout, which needs in `config` a folder, or a name on the hub, that holds the tokenizer and the schedule.
+    Raises FileProblem when there is no such base, or it cannot be read.
     """
+    path = Path(source).expanduser()
+    if str(source) != EMBEDDED and path.is_file():
+        return _single(path, device, offline, config)
+    if config is not None:
+        raise FileProblem(f"--config goes with a single .safetensors file, and {source} is none; leave it out")
     if str(source) == EMBEDDED:
         return from_folder(embedded_folder(), device, name=EMBEDDED)
-    if Path(source).is_dir():
-        return from_folder(Path(source), device)
-    raise FileProblem(
-        f"no base at {source}: give `embedded` or a folder in diffusers' layout (unet, vae, text_encoder, ...)"
-    )
+    if path.is_dir():
+        return from_folder(path, device)
+    if hub.is_name(str(source)) and path.suffix not in (*PICKLED, ".safetensors"):
+        return from_folder(hub.snapshot(str(source), offline), device, name=str(source))
+    raise FileProblem(f"no base at {source}: give {POSSIBLE}")
 
 
 def embedded_folder() -> Path:
@@ -50,47 +65,15 @@ def embedded_card() -> dict[str, Any]:
     return dict(json.loads(card.read_text())) if card.is_file() else {}
 
 
-def from_folder(folder: Path, device: str | torch.device = "cpu", name: str | None = None) -> Base:
-    """A base from a folder in diffusers' layout. Only safetensors are read; weights become float32."""
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise FileProblem(f"{folder} is no base: it lacks {', '.join(missing)} of {', '.join(PARTS)}")
-    options: dict[str, Any] = {"torch_dtype": torch.float32, "use_safetensors": True}
-    try:
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", **options)
-        autoencoder = AutoencoderKL.from_pretrained(folder / "vae", **options)
-        text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, use_safetensors=True)
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-    except (OSError, ValueError, KeyError, SafetensorError) as problem:
-        raise FileProblem(f"{folder} cannot be loaded as a base: {str(problem).splitlines()[0]}") from problem
-    base = Base(
-        unet=unet,
-        text_encoder=text,
-        tokenizer=tokenizer,
-        autoencoder=autoencoder,
-        schedule=schedule_of(scheduler),
-        prediction=scheduler.get("prediction_type", "epsilon"),
-        name=name or folder.name,
-        architecture=EMBEDDED if name == EMBEDDED else None,
-    )
-    for part in (base.unet, base.text_encoder, base.autoencoder):
-        for weight in part.parameters():
-            # Mapped from a file they lie at odd addresses, where some kernels round otherwise.
-            weight.data = weight.data.clone()
-        part.to(device)
-    return base
-
-
 def from_pipeline(pipeline: Any, name: str = "pipeline") -> Base:
     """A base that shares the modules of a diffusers Stable Diffusion pipeline."""
-    lacking = [
-        p for p in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if getattr(pipeline, p, None) is None
-    ]
+    lacking = [p for p in PARTS if getattr(pipeline, p, None) is None]
     if lacking:
         raise SemblantError(
             f"the pipeline lacks {', '.join(lacking)}; a Stable Diffusion 1.x or 2.x pipeline has them all"
         )
+    if getattr(pipeline, "text_encoder_2", None) is not None:
+        raise SemblantError(f"the pipeline {NO_XL}")
     config = dict(pipeline.scheduler.config)
     return Base(
         unet=pipeline.unet,
@@ -103,104 +86,30 @@ def from_pipeline(pipeline: Any, name: str = "pipeline") -> Base:
     )
 
 
-def schedule_of(config: dict[str, Any]) -> Schedule:
-    """The noise schedule of a diffusers scheduler configuration. Raises SemblantError if it ends without any signal."""
-    if config.get("rescale_betas_zero_snr"):
-        raise SemblantError(
-            "a schedule with rescale_betas_zero_snr ends in pure noise, where a prediction says nothing"
+def _single(path: Path, device: str | torch.device, offline: bool, config: str | Path | None) -> Base:
+    """A base from one file, with a tokenizer from the folder or hub name in `config`."""
+    header = original.require(path)
+    if config is None:
+        raise FileProblem(
+            f"{path} holds weights but no tokenizer: add --config FOLDER, a folder in diffusers' layout with tokenizer "
+            "and scheduler (weights are not needed there), or --config OWNER/NAME of such a base on the hub"
         )
-    known = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-    return Schedule(DDIMScheduler(**{k: config[k] for k in known if k in config}).alphas_cumprod.float())
+    folder = Path(config).expanduser()
+    if not folder.is_dir():
+        if not hub.is_name(str(config)):
+            raise FileProblem(f"no folder at {config}: --config takes a folder in diffusers' layout, or owner/name")
+        folder = hub.snapshot(str(config), offline, weights=False)
+    return original.from_file(path, header, folder, device)
 
 
-def miniature(
-    *,
-    width: int = 32,
-    channels: Sequence[int] = (16, 32),
-    layers: int = 1,
-    size: int = 8,
-    in_channels: int = 4,
-    vocabulary: Sequence[str] = (),
-    prediction: str = "epsilon",
-    seed: int = 0,
-) -> Base:
-    """A random-weight base in the form of Stable Diffusion 1, small enough for tests: every layer is there.
-
-    `size` is the latent's side; pictures are twice as large per level of the autoencoder (factor 2).
-    """
-    from semblant.backbones.vocabulary import word_tokenizer
-
-    words = tuple(vocabulary) or (
-        "person",
-        "a",
-        "photo",
-        "of",
-        "the",
-        "face",
-        "cup",
-        "old",
-        "smiling",
-        "dog",
-        "on",
-        "beach",
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        tokenizer = word_tokenizer(words)
-        text = CLIPTextModel(text_config(len(tokenizer), width, 2, 4, tokenizer))
-        unet = UNet2DConditionModel(
-            sample_size=size,
-            in_channels=in_channels,
-            out_channels=4,
-            layers_per_block=layers,
-            block_out_channels=tuple(channels),
-            down_block_types=("CrossAttnDownBlock2D",) * len(channels),
-            up_block_types=("CrossAttnUpBlock2D",) * len(channels),
-            cross_attention_dim=width,
-            attention_head_dim=4,
-            norm_num_groups=8,
-        )
-        autoencoder = AutoencoderKL(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            layers_per_block=1,
-            norm_num_groups=4,
-            latent_channels=4,
-            sample_size=size * 2,
-        )
-        _lively(unet)
-    return Base(
-        unet=unet,
-        text_encoder=text,
-        tokenizer=tokenizer,
-        autoencoder=autoencoder,
-        schedule=Schedule.scaled_linear(),
-        prediction=prediction,
-        name="miniature",
-        architecture="miniature",
-    )
-
-
-def text_config(vocabulary: int, width: int, layers: int, heads: int, tokenizer: Any) -> CLIPTextConfig:
-    """Configuration of a CLIP text encoder whose end and padding tokens are the tokenizer's."""
-    return CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        max_position_embeddings=77,
-        projection_dim=width,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-def _lively(unet: nn.Module) -> None:
-    """Stronger cross-attention outputs, so that in a random network prompts visibly matter."""
-    with torch.no_grad():
-        for name, weight in unet.named_parameters():
-            if "attn2.to_out" in name and name.endswith("weight"):
-                weight.mul_(4)
+__all__ = [
+    "EMBEDDED",
+    "embedded_card",
+    "embedded_folder",
+    "from_folder",
+    "from_pipeline",
+    "load",
+    "miniature",
+    "schedule_of",
+    "text_config",
+]

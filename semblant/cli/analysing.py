@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from semblant.cli.bases import BaseName, Config, Offline, read
 from semblant.cli.terminal import Terminal
 from semblant.errors import FileProblem
 
@@ -18,7 +19,6 @@ analysed = typer.Typer(no_args_is_help=True, help="Show where words look, and wh
 Concepts = Annotated[list[Path], typer.Argument(metavar="CONCEPTS...", help="Concept files.")]
 One = Annotated[Path, typer.Argument(metavar="CONCEPT", help="A concept file.")]
 Prompt = Annotated[str, typer.Option("--prompt", help="A prompt with {} where the subject's word goes.")]
-BaseName = Annotated[str, typer.Option("--base", help="embedded, or a folder in diffusers' layout.")]
 Out = Annotated[Path, typer.Option("--out", help="The picture to write, a PNG.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the first picture.")]
 Steps = Annotated[int | None, typer.Option("--steps", help="Sampling steps. Default: those of the base.", min=1)]
@@ -33,6 +33,8 @@ def attention(
     prompt: Prompt = "a photo of {} holding a cup of latte",
     word: Annotated[list[str] | None, typer.Option("--word", help="Words to follow; may be repeated.")] = None,
     base: BaseName = "embedded",
+    offline: Offline = False,
+    config: Config = None,
     out: Out = Path("attention.png"),
     seed: Seed = 0,
     steps: Steps = None,
@@ -40,13 +42,12 @@ def attention(
     json: Json = False,
 ) -> None:
     """Where pictures look at the subject's word and at others, beside the class word."""
-    from semblant import verbs
     from semblant.bench import analysis
     from semblant.training.concepts import load
 
     concepts = [load(path) for path in given]
     words = word or ["cup"]
-    made = analysis.attention(verbs.load(base), prompt, concepts, words, seed=seed, steps=steps)
+    made = analysis.attention(read(base, offline, config), prompt, concepts, words, seed=seed, steps=steps)
     _write(made, out, {"analysis": "attention", "prompt": prompt, "words": words, "seed": seed}, quiet, json)
 
 
@@ -55,6 +56,8 @@ def adding(
     given: One,
     prompt: Prompt = "a photo of {}",
     base: BaseName = "embedded",
+    offline: Offline = False,
+    config: Config = None,
     out: Out = Path("adding.png"),
     n: Number = 2,
     seed: Seed = 0,
@@ -63,11 +66,10 @@ def adding(
     json: Json = False,
 ) -> None:
     """The word in ever more of the schedule, the class word in the rest."""
-    from semblant import verbs
     from semblant.bench import analysis
     from semblant.training.concepts import load
 
-    made = analysis.adding(verbs.load(base), prompt, load(given), seeds=n, first=seed, steps=steps)
+    made = analysis.adding(read(base, offline, config), prompt, load(given), seeds=n, first=seed, steps=steps)
     _write(made, out, {"analysis": "adding", "prompt": prompt, "seed": seed}, quiet, json)
 
 
@@ -77,6 +79,8 @@ def exchange(
     other: Annotated[Path, typer.Argument(metavar="OTHER", help="Another concept of the same method.")],
     prompt: Prompt = "a photo of {}",
     base: BaseName = "embedded",
+    offline: Offline = False,
+    config: Config = None,
     out: Out = Path("exchange.png"),
     n: Number = 4,
     seed: Seed = 0,
@@ -85,11 +89,12 @@ def exchange(
     json: Json = False,
 ) -> None:
     """Keys of one subject with values of another, and with the class word's."""
-    from semblant import verbs
     from semblant.bench import analysis
     from semblant.training.concepts import load
 
-    made = analysis.exchange(verbs.load(base), prompt, load(one), load(other), seeds=n, first=seed, steps=steps)
+    made = analysis.exchange(
+        read(base, offline, config), prompt, load(one), load(other), seeds=n, first=seed, steps=steps
+    )
     _write(made, out, {"analysis": "exchange", "prompt": prompt, "seed": seed}, quiet, json)
 
 

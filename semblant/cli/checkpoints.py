@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from semblant.cli.bases import BaseName, Config, Offline, read
 from semblant.cli.terminal import Terminal
 from semblant.errors import SemblantError
 
@@ -26,7 +27,9 @@ SHOWN = ("likeness to class word", "longest row", "attention inside mask")
 
 def checkpoints(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder NAME.run of a fit with --keep-every.")],
-    base: Annotated[str, typer.Option("--base", help="`embedded`, or a folder in diffusers' layout.")] = "embedded",
+    base: BaseName = "embedded",
+    offline: Offline = False,
+    config: Config = None,
     subject: Annotated[
         list[Path] | None,
         typer.Option("--subject", help="Pictures to measure likeness by. Default: those the run learned from."),
@@ -40,7 +43,6 @@ def checkpoints(
 
     semblant checkpoints maya.run
     """
-    from semblant import verbs
     from semblant.backbones.loading import EMBEDDED
     from semblant.bench import runs
 
@@ -57,7 +59,7 @@ def checkpoints(
         )
     if not why:
         try:
-            loaded = verbs.load(base)
+            loaded = read(base, offline, config)
             pictures = _pictures(place, concept, loaded, subject)
             with terminal.work("judging") as advance:
                 steps = runs.measure_steps(found, loaded, pictures, seed=seed, progress=advance)

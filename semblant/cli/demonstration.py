@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from semblant.cli.bases import BaseName, Config, Offline, read
 from semblant.cli.interruption import stoppable
 from semblant.cli.terminal import Terminal
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the report and everything in it.")] = Path("demo"),
-    base: Annotated[str, typer.Option("--base", help="`embedded`, or a folder in diffusers' layout.")] = "embedded",
+    base: BaseName = "embedded",
+    offline: Offline = False,
+    config: Config = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Updates per fit.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of fits and pictures.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer steps and prompts: a minute instead of five.")] = False,
@@ -21,12 +24,11 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,
 ) -> None:
     """Fit a drawn person by several methods, sample, measure, and write OUT/report.html."""
-    from semblant import verbs
     from semblant.bench.demo import QUICK, Plan, run
 
     terminal = Terminal(quiet, json)
     plan = QUICK if quick else Plan()
-    loaded = verbs.load(base)
+    loaded = read(base, offline, config)
     with stoppable(terminal.say, "stopping after this step") as asked_to_stop:
         results = run(
             out,

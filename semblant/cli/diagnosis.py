@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from semblant.cli.bases import BaseName, Config, Offline, read
 from semblant.cli.terminal import Terminal, memory
 from semblant.errors import SemblantError
 
@@ -48,7 +49,9 @@ def doctor(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Pictures, or folders of them, to learn from.")
     ] = None,
-    base: Annotated[str, typer.Option("--base", help="`embedded`, or a folder in diffusers' layout.")] = "embedded",
+    base: BaseName = "embedded",
+    offline: Offline = False,
+    config: Config = None,
     class_word: Annotated[
         str, typer.Option("--class-word", help="What the pictures show: faces are looked for in those of persons.")
     ] = "person",
@@ -66,7 +69,6 @@ def doctor(
 
     semblant doctor photos/ --class-word person
     """
-    from semblant import verbs
     from semblant.bench.faces import finder
     from semblant.data import environment
     from semblant.data.doctor import Finding, check
@@ -82,11 +84,11 @@ def doctor(
     loaded: Base | None = None
     about: dict[str, Any] | None = None
     try:
-        loaded = verbs.load(base)
+        loaded = read(base, offline, config)
         about, found = environment.base_facts(loaded, environment.card_of(base))
         findings += found
     except SemblantError as problem:
-        advice = "Give `embedded`, or a folder with unet, vae, text_encoder, tokenizer and scheduler."
+        advice = "Give `embedded`, or a Stable Diffusion 1.x or 2.x base as a folder, owner/name or .safetensors file."
         findings.append(Finding(base, str(problem), advice, "error", "base"))
     surroundings["precision"] = _precision(loaded) if measure else None
     if paths:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from semblant.cli.bases import BaseName, Config, Offline, read
 from semblant.cli.diagnosis import examine
 from semblant.cli.interruption import stoppable
 from semblant.cli.outputs import Output
@@ -68,7 +69,9 @@ def fit(
     out: Annotated[
         Path | None, typer.Option("--out", help="The concept file to write. Default: WORD.safetensors")
     ] = None,
-    base: Annotated[str, typer.Option("--base", help="`embedded`, or a folder in diffusers' layout.")] = "embedded",
+    base: BaseName = "embedded",
+    offline: Offline = False,
+    config: Config = None,
     pairs: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of the method's settings; repeatable.")
     ] = None,
@@ -129,7 +132,7 @@ def fit(
     output = Output.of(out, word, resume, force)
     for picture in pictures:
         find_pictures(picture)
-    loaded = verbs.load(base)
+    loaded = read(base, offline, config)
     choice: Any = face
     detector = remembering(finder(loaded))
     examine(terminal, pictures, class_word, word, face, detector, loaded.size)

@@ -21,6 +21,7 @@ from semblant.cli import (
     demonstration,
     diagnosis,
     fitting,
+    inspecting,
     measuring,
     rating,
     sampling,
@@ -112,6 +113,7 @@ checkpoints.register(app)
 sampling.register(app)
 measuring.register(app)
 diagnosis.register(app)
+inspecting.register(app)
 catalogue.register(app)
 demonstration.register(app)
 analysing.register(app)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from semblant.cli.bases import BaseName, Config, Offline, read
 from semblant.cli.interruption import stoppable
 from semblant.cli.terminal import Terminal
 from semblant.cli.vocabulary import warn_of_unknown_words
@@ -70,7 +71,9 @@ def sample(
     names: Annotated[
         list[str] | None, typer.Option("--as", metavar="NAME", help="Another word for the concept just before it.")
     ] = None,
-    base: Annotated[str, typer.Option("--base", help="`embedded`, or a folder in diffusers' layout.")] = "embedded",
+    base: BaseName = "embedded",
+    offline: Offline = False,
+    config: Config = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Picture k starts from seed + k.")] = 0,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps of the solver. Default: the base's own.")] = None,
@@ -95,7 +98,7 @@ def sample(
     if out.exists() and not out.is_dir():
         raise FileProblem(f"{out} is a file; --out takes a folder")
     parts = [Given.read(text, name) for text, name in zip(concepts or [], ctx.meta["semblant names"], strict=True)]
-    loaded = verbs.load(base)
+    loaded = read(base, offline, config)
     brought = [part.on(loaded) for part in parts]
     warn_of_unknown_words(terminal, loaded, f"{prompt}, {negative}", [concept.word for concept in brought])
     # The defaults of the base are spelled out, so that the pictures say them.

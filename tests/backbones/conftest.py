@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -19,3 +21,15 @@ def base() -> Base:
 def x() -> torch.Tensor:
     """Two latents."""
     return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def sd1(layouts: Any) -> Base:
+    """A small base in the form of Stable Diffusion 1."""
+    return layouts.base_like("sd-1")
+
+
+@pytest.fixture(scope="session")
+def sd2(layouts: Any) -> Base:
+    """A small base in the form of Stable Diffusion 2 that predicts v."""
+    return layouts.base_like("sd-2", "v_prediction")

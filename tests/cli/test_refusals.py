@@ -77,6 +77,13 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("world", "render", "--n", "0", "--out", "w"), 2, "--n"),
     (("demo", "--base", "BASE", "--out", "FULL"), 3, "holds other things"),
     (("demo", "--base", "nowhere", "--out", "d"), 3, "nowhere"),
+    ((*PLAIN, "--config", "EMPTY"), 3, "--config goes with a single .safetensors file"),
+    (("sample", "a person", "--base", "NOTES"), 3, "not a safetensors file"),
+    (("sample", "a person", "--base", "CONCEPT"), 3, "not a whole Stable Diffusion"),
+    (("sample", "a person", "--base", "owner/base", "--offline"), 3, "hub"),
+    (("inspect", "missing.safetensors"), 3, "missing.safetensors"),
+    (("inspect", "NOTES"), 3, "not a safetensors file"),
+    (("inspect", "EMPTY"), 3, "is no base"),
     (("fitt",), 2, "fit"),
 ]
 

@@ -1,0 +1,257 @@
+"""A base in a folder in diffusers' layout: what it holds, whether it may be read, and reading it.
+
+Only classes named here are ever made, and only safetensors read: no pickle, no code that lies in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from semblant.backbones.base import Base, architecture_of
+from semblant.backbones.header import PICKLED, Header, read_header
+from semblant.errors import FileProblem, SemblantError
+from semblant.ops.schedule import Schedule
+
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+"""Parts with weights, and how their files' names begin."""
+CONFIGS = {
+    "unet": "config.json",
+    "vae": "config.json",
+    "text_encoder": "config.json",
+    "tokenizer": "tokenizer_config.json",
+    "scheduler": "scheduler_config.json",
+}
+_NOISE = "DDIM DDPM PNDM LMSDiscrete EulerDiscrete EulerAncestralDiscrete HeunDiscrete DPMSolverMultistep".split()
+_NOISE += "DPMSolverSinglestep KDPM2Discrete KDPM2AncestralDiscrete DEISMultistep UniPCMultistep".split()
+CLASSES: dict[str, tuple[str, ...]] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "scheduler": tuple(f"{name}Scheduler" for name in _NOISE),
+    "safety_checker": ("StableDiffusionSafetyChecker",),
+    "feature_extractor": (
+        "CLIPFeatureExtractor",
+        "CLIPImageProcessor",
+        "CLIPImageProcessorFast",
+        "CLIPImageProcessorPil",
+    ),
+    "image_encoder": ("CLIPVisionModelWithProjection",),
+}
+"""Classes that a folder may name, by part. The last three parts are never read."""
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionImg2ImgPipeline")
+NO_XL = (
+    "is a Stable Diffusion XL base, and two text encoders are not supported yet; use a Stable Diffusion 1.x or 2.x base"
+)
+_BESIDE_THE_PROMPT = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
+"""Settings of U-Nets that take more than a latent, a timestep and a prompt."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The weights of one part: the files that are read, in which variant (fp16 ...), sharded or not."""
+
+    files: tuple[Path, ...]
+    variant: str | None
+
+    def headers(self) -> list[Header]:
+        """What the files say about themselves. Raises FileProblem for damaged ones."""
+        return [read_header(file) for file in self.files]
+
+
+def from_folder(folder: Path, device: str | torch.device = "cpu", name: str | None = None) -> Base:
+    """A base from a folder in diffusers' layout. Only safetensors are read; weights become float32.
+
+    Raises FileProblem when something lacks, is damaged, or is of a kind that is not read (see `examine`).
+    """
+    configs = examine(folder)
+    weights = {part: weights_of(folder, part) for part in WEIGHTS}
+    try:
+        unet, autoencoder = (
+            _network(kind, folder / part, weights[part].variant, torch_dtype=torch.float32)
+            for kind, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
+        )
+        text = _network(CLIPTextModel, folder / "text_encoder", weights["text_encoder"].variant, dtype=torch.float32)
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
+        raise FileProblem(f"{folder} cannot be loaded as a base: {str(problem).splitlines()[0]}") from problem
+    base = Base(
+        unet=unet,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        autoencoder=autoencoder,
+        schedule=schedule_of(configs["scheduler"]),
+        prediction=configs["scheduler"].get("prediction_type", "epsilon"),
+        name=name or folder.name,
+        architecture=name if name == "embedded" else None,
+    )
+    for part in (base.unet, base.text_encoder, base.autoencoder):
+        for weight in part.parameters():
+            # Mapped from a file they lie at odd addresses, where some kernels round otherwise.
+            weight.data = weight.data.clone()
+        part.to(device)
+    return base
+
+
+def examine(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, dict[str, Any]]:
+    """The configurations of a folder's parts, by part, when it may be read. Weights are looked at by `weights_of`.
+
+    Raises FileProblem for a part that lacks, code in the folder, classes other than those in CLASSES, a reference to
+    code (`auto_map`), SDXL, and U-Nets that take more than a prompt.
+    """
+    index = _read(folder / "model_index.json", folder) if (folder / "model_index.json").is_file() else {}
+    if (folder / "text_encoder_2").exists() or "text_encoder_2" in index or "XL" in str(index.get("_class_name")):
+        raise FileProblem(f"{folder} {NO_XL}")
+    missing = [part for part in parts if not (folder / part).is_dir()]
+    if missing:
+        raise FileProblem(f"{folder} is no base: it lacks {', '.join(missing)} of {', '.join(parts)}")
+    code = sorted(file.relative_to(folder) for place in ("*.py", "*/*.py") for file in folder.glob(place))
+    if code:
+        raise FileProblem(
+            f"{folder} holds a program, {code[0]}, and semblant runs no code that comes with weights; "
+            "if the weights work without it, copy the folder without *.py files"
+        )
+    if "_class_name" in index and index["_class_name"] not in PIPELINES:
+        raise FileProblem(
+            f"{folder} is made for {index['_class_name']}; possible: {', '.join(PIPELINES)} (model_index.json)"
+        )
+    for part, entry in index.items():
+        if isinstance(entry, list) and entry and entry[-1] is not None:
+            _allow(folder, part, str(entry[-1]))
+    configs = {}
+    for part in parts:
+        path = folder / part / CONFIGS[part]
+        # A tokenizer may come without one.
+        configs[part] = config = {} if part == "tokenizer" and not path.is_file() else _read(path, folder)
+        for key in ("_class_name", "tokenizer_class"):
+            if config.get(key) is not None:
+                _allow(folder, part, str(config[key]))
+        for name in config.get("architectures") or ():
+            _allow(folder, part, str(name))
+        if "auto_map" in config:
+            raise FileProblem(
+                f"{folder} asks in {part}/{path.name} for code of its own (auto_map), which semblant never runs; "
+                "use a base of plain Stable Diffusion classes"
+            )
+    _plain(folder, configs.get("unet", {}))
+    return configs
+
+
+def weights_of(folder: Path, part: str) -> Files:
+    """The safetensors files of a part: in full precision where there is one, else another variant; whole or sharded.
+
+    Raises FileProblem when there are none, naming pickles that lie there instead, or when shards lack.
+    """
+    stem, place = WEIGHTS[part], folder / part
+    pattern = re.compile(re.escape(stem) + r"(?:\.(\w+))?(?:-\d+-of-\d+)?(?:\.(\w+))?\.safetensors")
+    variants = {found[1] or found[2] for file in place.glob("*.safetensors") if (found := pattern.fullmatch(file.name))}
+    if not variants:
+        pickles = sorted(file.name for file in place.glob("*") if file.suffix.lower() in PICKLED)
+        if pickles:
+            raise FileProblem(
+                f"{folder} cannot be loaded as a base: the weights of {part} are pickled ({pickles[0]}), which can run "
+                f"any program when read, so semblant never reads them; get {part}/{stem}.safetensors instead"
+            )
+        raise FileProblem(
+            f"{folder} cannot be loaded as a base: {part} has no safetensors weights ({part}/{stem}.safetensors)"
+        )
+    order = {None: 0, "fp16": 1, "bf16": 2}
+    variant = min(variants, key=lambda name: (order.get(name, 3), name or ""))
+    dotted = f".{variant}" if variant else ""
+    whole = place / f"{stem}{dotted}.safetensors"
+    if whole.is_file():
+        return Files((whole,), variant)
+    index = place / f"{stem}.safetensors.index{dotted}.json"
+    named = _read(index, folder).get("weight_map")
+    shards = sorted({str(shard) for shard in named.values()}) if isinstance(named, dict) else []
+    for shard in shards:
+        # An index could name a pickle, or a file elsewhere.
+        if Path(shard).name != shard or not shard.endswith(".safetensors") or not (place / shard).is_file():
+            raise FileProblem(
+                f"{folder} cannot be loaded as a base: {part}/{index.name} names {shard}, "
+                f"which is no safetensors file in {part}"
+            )
+    if not shards:
+        raise FileProblem(f"{folder} cannot be loaded as a base: {part}/{index.name} names no files")
+    return Files(tuple(place / shard for shard in shards), variant)
+
+
+def facts(configs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Architecture, prediction, side of pictures in pixels and channels beside the latent, as configurations say."""
+    unet, vae = configs["unet"], configs["vae"]
+    width, latent = unet.get("cross_attention_dim"), int(vae.get("latent_channels", 4))
+    extra = int(unet.get("in_channels", latent)) - latent
+    factor = 2 ** (len(vae.get("block_out_channels", (0,))) - 1)
+    return {
+        "architecture": architecture_of(width, extra) if isinstance(width, int) else "unknown",
+        "prediction": configs["scheduler"].get("prediction_type", "epsilon"),
+        "size": factor * int(unet.get("sample_size") or 0) or None,
+        "extra_channels": extra,
+    }
+
+
+def schedule_of(config: dict[str, Any]) -> Schedule:
+    """The noise schedule of a diffusers scheduler configuration. Raises SemblantError if it ends without any signal."""
+    if config.get("rescale_betas_zero_snr"):
+        raise SemblantError(
+            "a schedule with rescale_betas_zero_snr ends in pure noise, where a prediction says nothing"
+        )
+    known = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+    return Schedule(DDIMScheduler(**{k: config[k] for k in known if k in config}).alphas_cumprod.float())
+
+
+def _network(kind: Any, place: Path, variant: str | None, **precision: torch.dtype) -> Any:
+    """A network from its folder. Raises ValueError when weights lack, which would be left random."""
+    network, told = kind.from_pretrained(
+        place, variant=variant, use_safetensors=True, local_files_only=True, output_loading_info=True, **precision
+    )
+    if missing := sorted(told["missing_keys"]):
+        raise ValueError(f"{place.name} lacks {len(missing)} weights, such as {', '.join(missing[:3])}")
+    return network
+
+
+def _allow(folder: Path, part: str, name: str) -> None:
+    """Raise FileProblem for a class that a part may not have."""
+    if name not in CLASSES.get(part, ()):
+        possible = ", ".join(CLASSES.get(part, ())) or f"no such part, only {', '.join(PARTS)}"
+        raise FileProblem(
+            f"{folder} names the class {name} for {part}, which semblant does not read; possible: {possible}. "
+            "Use a Stable Diffusion 1.x or 2.x base"
+        )
+
+
+def _plain(folder: Path, unet: dict[str, Any]) -> None:
+    """Raise FileProblem for a U-Net that takes more than a latent, a timestep and a prompt."""
+    if unet.get("addition_embed_type") == "text_time":
+        raise FileProblem(f"{folder} {NO_XL}")
+    for key in _BESIDE_THE_PROMPT:
+        if unet.get(key) is not None:
+            raise FileProblem(
+                f"{folder} has a U-Net that takes more than a prompt ({key} = {unet[key]!r} in unet/config.json); "
+                "use a plain Stable Diffusion 1.x or 2.x base"
+            )
+
+
+def _read(path: Path, folder: Path) -> dict[str, Any]:
+    """A JSON object. Raises FileProblem in the name of the folder."""
+    inside = path.relative_to(folder)
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise FileProblem(f"{folder} cannot be loaded as a base: there is no {inside}") from None
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, dict):
+        raise FileProblem(f"{folder} cannot be loaded as a base: {inside} is damaged, it holds no JSON object")
+    return read

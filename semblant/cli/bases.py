@@ -1,0 +1,39 @@
+"""How every command names its base: `--base`, `--offline`, `--config`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from semblant.backbones.base import Base
+
+BaseName = Annotated[
+    str,
+    typer.Option(
+        "--base",
+        metavar="NAME",
+        help="`embedded`; a folder in diffusers' layout; owner/name[@revision] on the Hugging Face hub; "
+        "or a .safetensors file (with --config).",
+    ),
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Download nothing: a base on the hub has to be in its cache already.")
+]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FOLDER",
+        help="For a base in one .safetensors file: a folder in diffusers' layout, or owner/name on the hub, "
+        "that has its tokenizer and scheduler.",
+    ),
+]
+
+
+def read(base: str, offline: bool, config: str | None) -> Base:
+    """Load the base that a command line names. Raises FileProblem when there is none, or it cannot be read."""
+    from semblant import verbs
+
+    return verbs.load(base, offline=offline, config=config)

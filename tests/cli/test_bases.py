@@ -1,0 +1,62 @@
+"""Bases named on command lines, and `inspect`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+SAMPLE = ("sample", "a photo of a dog", "--steps", 1, "--size", 32, "--json")
+
+
+def test_a_picture_is_sampled_from_a_single_file(run: Run, layouts: Any, tmp_path: Path) -> None:
+    base = layouts.base_like("sd-1")
+    file = layouts.write_original(base, tmp_path / "tiny-v1.safetensors")
+    companion = layouts.write_companion(base, tmp_path / "companion")
+    refused = run(*SAMPLE, "--base", file)
+    assert refused.exit_code == 3 and "add --config FOLDER" in refused.stderr
+    made = run(*SAMPLE, "--base", file, "--config", companion)
+    assert made.exit_code == 0, made.stderr
+    [picture] = json.loads(made.stdout)["pictures"]
+    assert (picture["base"]["name"], picture["base"]["architecture"]) == ("tiny-v1", "sd-1")
+    told = run("inspect", picture["file"], "--json")
+    assert json.loads(told.stdout)["settings"]["prompt"] == "a photo of a dog"
+
+
+def test_a_base_on_the_hub_is_not_looked_for_offline(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked = []
+    real = huggingface_hub.snapshot_download
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *a, **k: asked.append(k["local_files_only"]) or real(*a, **k)
+    )
+    for command in (SAMPLE, ("doctor", "--json"), ("demo", "--out", "d")):
+        asked.clear()
+        result = run(*command, "--base", "owner/tiny", "--offline")
+        assert result.exit_code == (2 if command[0] == "doctor" else 3), result.output
+        assert "in the hub's cache" in result.output and asked and all(asked)
+
+
+def test_inspect_tells_people_what_a_concept_is(run: Run, concept: Path, base: Path) -> None:
+    told = run("inspect", concept)
+    assert told.exit_code == 0 and "maya.safetensors: concept" in told.stdout
+    for line in ("method: textual-inversion", "word: <maya>", "class word: person", "parts 1", "dtypes: F32 1"):
+        assert line in told.stdout
+    answer = json.loads(run("inspect", concept, "--json").stdout)
+    assert answer["kind"] == "concept" and answer["steps"] == 2 and answer["settings"]["views"] == 2
+    folder = run("inspect", base)
+    assert (
+        "base folder" in folder.stdout and "usable: yes" in folder.stdout and "architecture: width-32" in folder.stdout
+    )
+
+
+def test_inspect_refuses_pickles(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_bytes(b"PK\x03\x04")
+    refused = run("inspect", "model.ckpt", "--json")
+    assert refused.exit_code == 3 and "a pickle" in refused.stderr and refused.stdout == ""
