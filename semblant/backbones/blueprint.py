@@ -116,9 +116,12 @@ def assemble(
     )
 
 
-def new_scheduler(prediction: str = "epsilon") -> DDIMScheduler:
-    """Stable Diffusion's schedule and DDIM settings, for people who sample with diffusers."""
+def new_scheduler(prediction: str = "epsilon", noisier: float = 1.0) -> DDIMScheduler:
+    """DDIM with Stable Diffusion's schedule, or one that ends `noisier`, for whoever samples with diffusers."""
+    alphas = Schedule.scaled_linear().noisier(noisier).alphas.double()
+    betas = 1 - alphas / torch.cat([torch.ones(1, dtype=alphas.dtype), alphas[:-1]])
     return DDIMScheduler(
+        trained_betas=None if noisier == 1 else [round(beta, 9) for beta in betas.tolist()],
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -155,14 +158,14 @@ def write_part(folder: Path, kind: str, module: Any, weights: dict[str, torch.Te
     temporary.replace(target)
 
 
-def write_frame(folder: Path, tokenizer: CLIPTokenizer, prediction: str = "epsilon") -> None:
+def write_frame(folder: Path, tokenizer: CLIPTokenizer, prediction: str = "epsilon", noisier: float = 1.0) -> None:
     """Write what is no network: tokenizer, scheduler, and the index that makes the folder a diffusers pipeline.
 
-    `prediction` is what the U-Net predicts: "epsilon" or "v_prediction".
+    `prediction` is what the U-Net predicts, "epsilon" or "v_prediction", on Stable Diffusion's schedule or a `noisier`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder / "tokenizer")
-    new_scheduler(prediction).save_pretrained(folder / "scheduler")
+    new_scheduler(prediction, noisier).save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.1",

@@ -32,6 +32,9 @@ WARM_UP = 300
 COOL_DOWN = 0.25
 """Last share of a run in which the learning rate falls linearly to a twentieth."""
 EMPTY_CAPTIONS = 0.1
+NOISIER = 4.0
+"""How much noisier than Stable Diffusion's the schedule ends (see `Schedule.noisier`). With its own, the layout of
+these pictures of few colours still showed at timestep 950, and samples took patches of the first noise for a layout."""
 SNR_CAP = 5.0
 """From this signal-to-noise ratio on, errors of the velocity count less, as in min-SNR weighting (Hang et al. 2023,
 arXiv 2303.09556); below it all count alike, so that layouts and words weigh as much as edges."""
@@ -232,7 +235,11 @@ def train_base(
         run.warm_start(warm)
     elif (work / "text.safetensors").is_file():
         run.learn_words(work / "text.safetensors")
-    rows, words, schedule = Presentations(work / "latents", seed), Words(tokenizer), Schedule.scaled_linear()
+    rows, words, schedule = (
+        Presentations(work / "latents", seed),
+        Words(tokenizer),
+        Schedule.scaled_linear().noisier(NOISIER),
+    )
     rows.refresh()
     began = saved = time.monotonic()
     first, smooth = run.steps, 0.0

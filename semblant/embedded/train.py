@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     tokenizer = word_tokenizer([*words(), *PUNCTUATION])
     compute = torch.bfloat16 if given.compute == "bfloat16" else torch.float32
     work: Path = given.work
-    write_frame(work / "base", tokenizer, diffusion.PREDICTION)
+    write_frame(work / "base", tokenizer, diffusion.PREDICTION, diffusion.NOISIER)
     if given.warm == "shipped":
         shutil.copytree(WEIGHTS / "base" / "vae", work / "base" / "vae", dirs_exist_ok=True)
         (work / "curve.json").write_text(json.dumps(shipped_card().get("curve", [])) + "\n")

@@ -29,6 +29,16 @@ class Schedule:
         """How many training timesteps there are."""
         return len(self.alphas)
 
+    def noisier(self, times: float) -> Schedule:
+        """The schedule with a last signal-to-noise ratio `times` squared smaller, and a first one that stays.
+
+        The logarithm of the ratio falls by a share that grows evenly with the timestep (for larger pictures Hoogeboom
+        et al. 2023, arXiv 2301.11093, Sec. 3.1, lower it everywhere alike).
+        """
+        share = torch.linspace(0, 1, self.timesteps, dtype=torch.float64)
+        ratio = self.alphas.double() / (1 - self.alphas.double()) * times ** (-2 * share)
+        return Schedule((ratio / (1 + ratio)).float())
+
     def levels(self, t: Int[Tensor, " rows"], like: Tensor) -> tuple[Tensor, Tensor]:
         """Square roots of alpha-bar and 1 - alpha-bar at `t`, shaped to multiply `like`."""
         a = self.alphas.to(like.device)[t].to(like.dtype).view(-1, *[1] * (like.ndim - 1))

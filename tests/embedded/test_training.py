@@ -124,6 +124,15 @@ def test_what_is_shipped_loads_as_a_base_and_warm_starts_a_run(bank: Path, token
         assert torch.equal(warm.named()[name], average.half().float()), name
 
 
+def test_the_schedule_of_a_base_is_the_one_it_was_trained_on(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    write_frame(tmp_path, tokenizer, diffusion.PREDICTION, diffusion.NOISIER)
+    write_part(tmp_path, "vae", new_autoencoder(PLAN))
+    diffusion.Run.fresh(PLAN, tokenizer).ship(tmp_path)
+    base, trained = load(tmp_path), Schedule.scaled_linear().noisier(diffusion.NOISIER)
+    assert base.prediction == "v_prediction"
+    assert torch.allclose(base.schedule.alphas, trained.alphas, atol=1e-6)
+
+
 def test_plans_survive_json() -> None:
     assert plan_from(plan_record(PLAN)) == PLAN
     assert len(Blueprint.large().unet) == 3

@@ -69,3 +69,21 @@ def test_each_stage_holds_ten_of_fifty_sampling_points():
 def test_any_number_of_stages_is_as_even_as_can_be(stages, timesteps):
     counts = stage_of_timestep(stages, timesteps).bincount()
     assert len(counts) == stages and counts.max() - counts.min() <= 1
+
+
+def test_a_noisier_schedule_starts_alike_and_ends_with_less_signal():
+    plain = Schedule.scaled_linear()
+    noisy = plain.noisier(4.0)
+    ends = torch.tensor([0, 999])
+    ratio = plain.snr(ends) / noisy.snr(ends)
+    assert torch.allclose(ratio, torch.tensor([1.0, 16.0]), rtol=1e-3)
+    assert (noisy.alphas[1:] < noisy.alphas[:-1]).all()
+    assert torch.allclose(plain.noisier(1.0).alphas, plain.alphas, atol=1e-7)
+
+
+def test_the_velocity_gives_back_the_noise():
+    schedule, generator = Schedule.scaled_linear().noisier(4.0), torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(2, 5, 4, 8, 8, generator=generator)
+    t = torch.tensor([0, 250, 500, 900, 999])
+    v = schedule.velocity(x0, noise, t)
+    assert torch.allclose(schedule.epsilon_of_v(schedule.noised(x0, noise, t), v, t), noise, atol=1e-5)
