@@ -68,6 +68,12 @@ def new_autoencoder(plan: Blueprint) -> AutoencoderKL:
     return network
 
 
+def read_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer of a base in diffusers' layout."""
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    return tokenizer
+
+
 def read_autoencoder(folder: Path) -> AutoencoderKL:
     """The autoencoder of a base folder, in float32."""
     network = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, use_safetensors=True)

@@ -32,6 +32,9 @@ def word_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
         min_frequency=1,
         end_of_word_suffix="</w>",
         initial_alphabet=characters,
+        # Last characters get their numbers here, in order. Otherwise they get them in the order of a hash table, which
+        # differs from run to run, and decides between pairs that are equally frequent.
+        special_tokens=[c + "</w>" for c in characters],
         show_progress=False,
     )
     # Every word often enough, and each character once alone, so that all single characters become tokens too.

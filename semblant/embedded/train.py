@@ -17,7 +17,14 @@ from typing import Any
 
 import torch
 
-from semblant.backbones.blueprint import Blueprint, plan_record, read_autoencoder, write_frame, write_part
+from semblant.backbones.blueprint import (
+    Blueprint,
+    plan_record,
+    read_autoencoder,
+    read_tokenizer,
+    write_frame,
+    write_part,
+)
 from semblant.backbones.judges import Judges, load_judges
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
@@ -86,9 +93,12 @@ def main(arguments: list[str] | None = None) -> None:
         )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     plan = Blueprint.large() if given.shape == "large" else Blueprint()
-    tokenizer = word_tokenizer([*words(), *PUNCTUATION])
-    compute = torch.bfloat16 if given.compute == "bfloat16" else torch.float32
     work: Path = given.work
+    # Going on means going on with the same numbers for words.
+    kept = [WEIGHTS / "base"] if given.warm == "shipped" else []
+    folder = next((f for f in (work / "base", *kept) if (f / "tokenizer" / "tokenizer.json").is_file()), None)
+    tokenizer = read_tokenizer(folder) if folder else word_tokenizer([*words(), *PUNCTUATION])
+    compute = torch.bfloat16 if given.compute == "bfloat16" else torch.float32
     write_frame(work / "base", tokenizer, diffusion.PREDICTION, diffusion.NOISIER)
     if given.warm == "shipped":
         shutil.copytree(WEIGHTS / "base" / "vae", work / "base" / "vae", dirs_exist_ok=True)

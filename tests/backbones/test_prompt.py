@@ -186,3 +186,11 @@ def test_unknown_words_fall_apart_but_are_not_lost():
         ids = tokenizer(word, add_special_tokens=False).input_ids
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids).replace(" ", "") == word
+
+
+def test_a_vocabulary_has_the_same_numbers_whenever_it_is_made():
+    from semblant.world.captions import words
+
+    # Each call has hash tables of its own, as each run of a program does.
+    first, *others = [word_tokenizer(words()).get_vocab() for _ in range(4)]
+    assert all(other == first for other in others)
