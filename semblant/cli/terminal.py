@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from semblant.bench.results import jsonable
 
@@ -76,7 +77,8 @@ class Terminal:
             print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False))
         elif not self.quiet and text is not None:
             markup = not isinstance(text, str)
-            self.out.print(text, markup=markup, highlight=False, soft_wrap=not markup)
+            # Prose is left to the terminal to wrap: in a pipe a sentence stays one line, however long a path in it is.
+            self.out.print(text, markup=markup, highlight=False, soft_wrap=isinstance(text, str | Text))
 
     @contextmanager
     def work(self, title: str) -> Iterator[Advance]:
