@@ -40,6 +40,8 @@ STAGES = ("autoencoder", "latents", "text", "coarse", "base", "judges", "card")
 SEEN = ("presentations", "coarse_presentations")
 CURVE = ("captions", "macro", "macro_corrected", "faces")
 """What the learning curve in the card holds for every mark."""
+FROM_NOTHING = tuple(stage for stage in STAGES if stage != "coarse")
+"""Stages of a run that starts anew. What the coarse stage wins at first, the change to full size loses again."""
 GOING_ON = ("latents", "base", "card")
 """Stages of a run that goes on from the shipped weights."""
 
@@ -54,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--stage",
         nargs="+",
         choices=STAGES,
-        help=f"what to run (default: {' '.join(STAGES)}; from the shipped weights {' '.join(GOING_ON)})",
+        help=f"what to run (default: {' '.join(FROM_NOTHING)}; from the shipped weights {' '.join(GOING_ON)})",
     )
     parser.add_argument("--hours", type=float, default=10.0, help="hours for the base stage (default: %(default)s)")
     parser.add_argument(
@@ -86,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--compute", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--ship", action="store_true", help="put the results into the package when done")
     given = parser.parse_args(arguments)
-    stages = given.stage or (GOING_ON if given.warm == "shipped" else STAGES)
+    stages = given.stage or (GOING_ON if given.warm == "shipped" else FROM_NOTHING)
     if given.warm == "shipped" and ({"autoencoder", "text"} & set(stages) or given.shape != "small"):
         parser.error(
             "the shipped weights are of the small shape, and a new autoencoder or text encoder would make them useless"
@@ -94,10 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     plan = Blueprint.large() if given.shape == "large" else Blueprint()
     work: Path = given.work
-    # Going on means going on with the same numbers for words.
-    kept = [WEIGHTS / "base"] if given.warm == "shipped" else []
-    folder = next((f for f in (work / "base", *kept) if (f / "tokenizer" / "tokenizer.json").is_file()), None)
-    tokenizer = read_tokenizer(folder) if folder else word_tokenizer([*words(), *PUNCTUATION])
+    tokenizer = tokenizer_of(work, given.warm == "shipped")
     compute = torch.bfloat16 if given.compute == "bfloat16" else torch.float32
     write_frame(work / "base", tokenizer, diffusion.PREDICTION, diffusion.NOISIER)
     if given.warm == "shipped":
@@ -139,6 +138,18 @@ def main(arguments: list[str] | None = None) -> None:
         write_card(work, given.captions)
     if given.ship:
         ship(work)
+
+
+def tokenizer_of(work: Path, warm: bool) -> Tokenizer:
+    """The tokenizer of the weights that a run goes on from: its own, else the shipped ones', else a new one.
+
+    Weights know words by their numbers, so whoever brings the weights brings the tokenizer.
+    """
+    if warm and not (work / "base.safetensors").is_file():
+        return read_tokenizer(WEIGHTS / "base")
+    if (work / "base" / "tokenizer" / "tokenizer.json").is_file():
+        return read_tokenizer(work / "base")
+    return word_tokenizer([*words(), *PUNCTUATION])
 
 
 @torch.no_grad()

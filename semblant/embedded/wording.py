@@ -36,6 +36,10 @@ PADS = 6
 """Positions after the end of a caption that must know it all, beside the end itself."""
 
 
+NUMBER = {fact: {value: i + 1 for i, value in enumerate(values)} for fact, values in VALUES.items()}
+"""The label of every value of every fact; 0 is a fact that was not named."""
+
+
 class Recall(nn.Module):
     """Reads off hidden states [..., width] which value of every fact was named, and the numbers of a named person."""
 
@@ -78,7 +82,6 @@ def labels(caption: str, length: int) -> tuple[list[list[int]], list[list[float]
     said: dict[str, str] = {}
     implied: dict[str, str] = {}
     person = list(nothing)
-    index = {fact: {value: i + 1 for i, value in enumerate(values)} for fact, values in VALUES.items()}
     named, numbers = [[0] * len(VALUES)], [nothing]
     for words, facts_here, name in phrases_of(caption):
         pieces = sum(len(PIECE.findall(word)) for word in words)
@@ -90,7 +93,7 @@ def labels(caption: str, length: int) -> tuple[list[list[int]], list[list[float]
             implied, who = _who(name)
             person = list(who)
         now = {**implied, **said}
-        named.append([index[fact].get(now.get(fact, ""), 0) for fact in VALUES])
+        named.append([NUMBER[fact].get(now.get(fact, ""), 0) for fact in VALUES])
         numbers.append(person)
     missing = length - len(named)
     return (named + [named[-1]] * missing)[:length], (numbers + [numbers[-1]] * missing)[:length]
@@ -113,17 +116,14 @@ def train_text(
     *,
     minutes: float,
     seed: int = 0,
-    start: dict[str, Tensor] | None = None,
     compute: torch.dtype = torch.float32,
 ) -> nn.Module:
-    """Train a text encoder, from `start` if given, for some minutes; `text.safetensors` in `work` keeps its weights.
+    """Train a text encoder for some minutes; `text.safetensors` in `work` keeps its weights.
 
     `words(captions)` gives token ids [captions, 77].
     """
     torch.manual_seed(seed)
     network: Any = new_text_encoder(plan, tokenizer)
-    if start is not None:
-        network.load_state_dict(start, strict=False)
     recall = Recall(plan.width)
     parameters = [*network.parameters(), *recall.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)

@@ -7,16 +7,15 @@ shows when some of them are replaced by the class word's, or by another subject'
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from semblant.backbones.context import Part
 from semblant.errors import SemblantError
 from semblant.training.concepts import Concept
 
-Part = Literal["key", "value"]
 SUB_STEPS = 10
 """Parts of the schedule in which words are added one after the other ("ten steps" in the paper)."""
 

@@ -19,6 +19,7 @@ from semblant.backbones.blueprint import (
     new_text_encoder,
     plan_from,
     plan_record,
+    read_tokenizer,
     write_frame,
     write_part,
 )
@@ -175,6 +176,8 @@ def test_going_on_from_the_shipped_weights_keeps_their_autoencoder(
 ) -> None:
     shipped, work = tmp_path / "weights", tmp_path / "work"
     write_part(shipped / "base", "vae", new_autoencoder(PLAN))
+    write_frame(shipped / "base", word_tokenizer(["shipped", "words"]))
+    write_frame(work / "base", word_tokenizer(["left", "over"]))
     ran: list[str] = []
     monkeypatch.setattr(train, "WEIGHTS", shipped)
     monkeypatch.setattr(autoencoder, "train_autoencoder", lambda *_, **__: ran.append("autoencoder"))
@@ -183,6 +186,12 @@ def test_going_on_from_the_shipped_weights_keeps_their_autoencoder(
     monkeypatch.setattr(diffusion, "train_base", lambda *_, **__: diffusion.Run.fresh(PLAN, _[2]))
     train.main(["--work", str(work), "--from", "shipped", "--hours", "0"])
     assert ran == ["latents", "card"]
+    own, theirs = (read_tokenizer(folder / "base").get_vocab() for folder in (work, shipped))
+    assert own == theirs and "shipped</w>" in own
+    (work / "base.safetensors").write_bytes(b"")
+    write_frame(work / "base", word_tokenizer(["left", "over"]))
+    assert "left</w>" in train.tokenizer_of(work, warm=True).get_vocab()
+    assert "of</w>" in train.tokenizer_of(tmp_path / "new", warm=False).get_vocab()
     name = "base/vae/diffusion_pytorch_model.safetensors"
     assert (work / name).read_bytes() == (shipped / name).read_bytes()
     for stage in ("autoencoder", "text"):
