@@ -19,6 +19,7 @@ import torch
 
 from semblant.backbones.blueprint import (
     Blueprint,
+    Tokenizer,
     plan_record,
     read_autoencoder,
     read_tokenizer,

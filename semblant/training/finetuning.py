@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -48,6 +48,43 @@ class NamedClass(nn.Module):
     def forward(self, generator: Generator | None = None) -> Table:
         """The table [1, 1, 1, length, dim]; nothing in it is random."""
         return torch.cat([self.modifier, self.rest])[None, None, None]
+
+
+class PriorSettings(Protocol):
+    """What methods with prior preservation call its settings."""
+
+    @property
+    def prompt(self) -> str:
+        """A prompt with `{}` where the class word goes."""
+
+    @property
+    def prior_count(self) -> int:
+        """Class pictures that the base makes."""
+
+    @property
+    def prior_weight(self) -> float:
+        """Weight of their loss."""
+
+    @property
+    def prior_steps(self) -> int:
+        """Sampling steps of each."""
+
+    @property
+    def prior_guidance(self) -> float:
+        """Their guidance scale."""
+
+
+def prior_of(settings: PriorSettings, base: Base, class_word: str, generator: Generator) -> Prior | None:
+    """Class pictures as a method's settings ask for them; None when they would count for nothing."""
+    return Prior.made(
+        base,
+        with_word(settings.prompt).replace("{}", class_word),
+        count=settings.prior_count,
+        weight=settings.prior_weight,
+        steps=settings.prior_steps,
+        guidance=settings.prior_guidance,
+        generator=generator,
+    )
 
 
 class FinetuningLearner(WordLearner):

@@ -29,9 +29,15 @@ from semblant.data.subject import Subject
 from semblant.methods.method import Card, Method
 from semblant.patches.weights import Offsets, attention_weights
 from semblant.patches.words import LearnedWord
-from semblant.training.bank import Prior
 from semblant.training.concepts import Concept
-from semblant.training.finetuning import FinetuningLearner, NamedClass, learned_weights, named_class, with_word
+from semblant.training.finetuning import (
+    FinetuningLearner,
+    NamedClass,
+    learned_weights,
+    named_class,
+    prior_of,
+    with_word,
+)
 from semblant.training.learner import Optimiser
 from semblant.training.merging import merged_offsets
 from semblant.training.words import learned_word
@@ -111,15 +117,7 @@ class CustomDiffusion(Method):
             NamedClass(base, self.identifier, subject.class_word, learned=self.train_word),
             {name: torch.zeros_like(weight) for name, weight in weights.items()},
             lambda offsets: [Offsets(offsets), *([DetachedStart()] if self.detach_start else [])],
-            prior=Prior.made(
-                base,
-                prompt.replace("{}", subject.class_word),
-                count=self.prior_count,
-                weight=self.prior_weight,
-                steps=self.prior_steps,
-                guidance=self.prior_guidance,
-                generator=generator,
-            ),
+            prior=prior_of(self, base, subject.class_word, generator),
             templates=[prompt],
             optimiser=Optimiser("adamw", lr=self.lr, weight_decay=self.weight_decay, clip=self.clip),
             steps=self.steps,

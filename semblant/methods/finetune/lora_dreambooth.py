@@ -26,9 +26,15 @@ from semblant.data.subject import Subject
 from semblant.methods.method import Card, Method
 from semblant.patches.weights import LowRank, attention_weights, low_rank_start, text_attention_weights
 from semblant.patches.words import LearnedWord
-from semblant.training.bank import Prior
 from semblant.training.concepts import Concept
-from semblant.training.finetuning import FinetuningLearner, NamedClass, learned_weights, named_class, with_word
+from semblant.training.finetuning import (
+    FinetuningLearner,
+    NamedClass,
+    learned_weights,
+    named_class,
+    prior_of,
+    with_word,
+)
 from semblant.training.learner import Optimiser
 
 KINDS: dict[str, tuple[Kind, ...]] = {"all": ("self", "cross"), "self": ("self",), "cross": ("cross",)}
@@ -100,15 +106,7 @@ class LoRADreamBooth(Method):
             NamedClass(base, self.identifier, subject.class_word, learned=False),
             low_rank_start(weights, self.rank, generator),
             lambda factors: [LowRank.of(factors, self.alpha / self.rank)],
-            prior=Prior.made(
-                base,
-                prompt.replace("{}", subject.class_word),
-                count=self.prior_count,
-                weight=self.prior_weight,
-                steps=self.prior_steps,
-                guidance=self.prior_guidance,
-                generator=generator,
-            ),
+            prior=prior_of(self, base, subject.class_word, generator),
             templates=[prompt],
             optimiser=Optimiser("adamw", lr=self.lr, weight_decay=self.weight_decay, clip=self.clip),
             steps=self.steps,
