@@ -37,12 +37,9 @@ log = logging.getLogger("semblant.embedded")
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the shipped weights lie inside the package."""
-STAGES = ("autoencoder", "latents", "text", "coarse", "base", "judges", "card")
-SEEN = ("presentations", "coarse_presentations")
+STAGES = ("autoencoder", "latents", "text", "base", "judges", "card")
 CURVE = ("captions", "macro", "macro_corrected", "faces")
 """What the learning curve in the card holds for every mark."""
-FROM_NOTHING = tuple(stage for stage in STAGES if stage != "coarse")
-"""Stages of a run that starts anew. What the coarse stage wins at first, the change to full size loses again."""
 GOING_ON = ("latents", "base", "card")
 """Stages of a run that goes on from the shipped weights."""
 
@@ -57,12 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--stage",
         nargs="+",
         choices=STAGES,
-        help=f"what to run (default: {' '.join(FROM_NOTHING)}; from the shipped weights {' '.join(GOING_ON)})",
+        help=f"what to run (default: all; from the shipped weights {' '.join(GOING_ON)})",
     )
     parser.add_argument("--hours", type=float, default=10.0, help="hours for the base stage (default: %(default)s)")
-    parser.add_argument(
-        "--coarse-hours", type=float, default=1.0, help="hours on coarse latents before (default: %(default)s)"
-    )
     parser.add_argument("--compile", action="store_true", help="compile the U-Net: pays from an hour on")
     parser.add_argument(
         "--text-minutes", type=float, default=15.0, help="minutes for the text encoder alone (default: %(default)s)"
@@ -81,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--shape", choices=["small", "large"], default="small", help="small trains on two cores, large on a GPU"
     )
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument(
         "--judge-minutes", type=float, default=5.0, help="minutes for each judge (default: %(default)s)"
     )
@@ -89,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--compute", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--ship", action="store_true", help="put the results into the package when done")
     given = parser.parse_args(arguments)
-    stages = given.stage or (GOING_ON if given.warm == "shipped" else FROM_NOTHING)
+    stages = given.stage or (GOING_ON if given.warm == "shipped" else STAGES)
     if given.warm == "shipped" and ({"autoencoder", "text"} & set(stages) or given.shape != "small"):
         parser.error(
             "the shipped weights are of the small shape, and a new autoencoder or text encoder would make them useless"
@@ -114,25 +108,20 @@ def main(arguments: list[str] | None = None) -> None:
         log.info("text encoder: %.0f minutes", given.text_minutes)
         spoken = diffusion.Words(tokenizer)
         wording.train_text(work, plan, tokenizer, spoken, minutes=given.text_minutes, compute=compute)
-    warm = WEIGHTS / "base" if given.warm == "shipped" else None
-    for stage, hours in (("coarse", given.coarse_hours), ("base", given.hours)):
-        if stage not in stages:
-            continue
-        ends = time.strftime("%H:%M", time.localtime(time.time() + hours * 3600))
-        log.info("%s: %.1f hours, ends about %s", stage, hours, ends)
+    if "base" in stages:
+        ends = time.strftime("%H:%M", time.localtime(time.time() + given.hours * 3600))
+        log.info("base: %.1f hours, ends about %s", given.hours, ends)
         run = diffusion.train_base(
             work,
             plan,
             tokenizer,
-            minutes=hours * 60,
+            minutes=given.hours * 60,
             batch=given.batch,
-            warm=warm,
+            warm=WEIGHTS / "base" if given.warm == "shipped" else None,
             compute=compute,
-            coarse=stage == "coarse",
             compiled=given.compile,
         )
-        seen = {"presentations": run.seen, "coarse_presentations": run.coarse}
-        (work / "plan.json").write_text(json.dumps({**plan_record(plan), **seen}) + "\n")
+        (work / "plan.json").write_text(json.dumps({**plan_record(plan), "presentations": run.seen}) + "\n")
     if "judges" in stages:
         build_judges(work, given.judge_minutes)
     if "card" in stages:
@@ -198,7 +187,7 @@ def write_card(work: Path, captions: int) -> None:
     else:
         codec = shipped_card()["autoencoder"]
     card = {
-        "base": {**{k: plan.pop(k) for k in SEEN}, **quality.measure_base(base, judges, captions)},
+        "base": {"presentations": plan.pop("presentations"), **quality.measure_base(base, judges, captions)},
         "curve": curve,
         "named people": {"identity_gain": quality.measure_named(base, judges)},
         "autoencoder": codec,
