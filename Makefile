@@ -9,10 +9,12 @@ INSTALL ?= yes
 # Test processes; each uses one thread.
 WORKERS ?= 2
 # For `make embedded`: FROM=shipped warm-starts from the shipped weights, HOURS bounds the time.
-# SHIP=yes puts the result into the package.
+# SHIP=yes puts the result into the package. DEVICE=cuda SHAPE=large trains the larger shape on one GPU.
 FROM ?=
 HOURS ?=
 SHIP ?=
+DEVICE ?=
+SHAPE ?=
 
 BIN := $(VENV)/bin
 READY := $(if $(filter no,$(INSTALL)),,$(VENV)/.installed)
@@ -49,7 +51,8 @@ lint: $(READY) ## format, lint, types and import contracts alone
 	$(BIN)/lint-imports
 
 embedded: $(READY) ## train the embedded base and its judges from nothing (FROM=shipped HOURS=4 SHIP=yes)
-	$(BIN)/python -m semblant.embedded.train $(if $(FROM),--from $(FROM)) $(if $(HOURS),--hours $(HOURS)) $(if $(SHIP),--ship)
+	$(BIN)/python -m semblant.embedded.train $(if $(FROM),--from $(FROM)) $(if $(HOURS),--hours $(HOURS)) $(if $(SHIP),--ship) \
+		$(if $(DEVICE),--device $(DEVICE)) $(if $(SHAPE),--shape $(SHAPE))
 
 clean: ## remove caches, build products and demo/; VENV stays
 	rm -rf build dist demo semblant.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

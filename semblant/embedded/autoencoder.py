@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +67,27 @@ def block_colours(images: Tensor) -> Tensor:
 
 
 def train_autoencoder(
-    work: Path, plan: Blueprint, *, minutes: float, seed: int = 0, batch: int = 2, compute: torch.dtype = torch.float32
+    work: Path,
+    plan: Blueprint,
+    *,
+    minutes: float,
+    seed: int = 0,
+    batch: int = 2,
+    compute: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    kept: int = 0,
 ) -> nn.Module:
-    """Train, or go on training, for some minutes; the state lies in `work` and the result is returned.
+    """Train, or go on training, for some minutes; the state lies in `work` and the result, on the CPU, is returned.
 
     The learning rate falls to zero over the minutes given, so a later call warms it up again from where it stands.
+    Every picture is drawn for one step; or `kept` of them are drawn once and stay on the device, for one fast enough to
+    wait for the drawing otherwise.
     """
     work.mkdir(parents=True, exist_ok=True)
     state = work / "autoencoder.safetensors"
     torch.manual_seed(seed)
-    network: Any = new_autoencoder(plan).to(memory_format=torch.channels_last)
+    device = torch.device(device)
+    network: Any = new_autoencoder(plan).to(device, memory_format=torch.channels_last)
     done = 0
     if state.is_file():
         weights = load_file(state)
@@ -82,46 +95,64 @@ def train_autoencoder(
         network.load_state_dict(weights)
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     generator = torch.Generator().manual_seed(seed + done)
-    began, shard = time.monotonic(), 10_000 + done // 1024
-    saved = began
+    chance = torch.Generator(device).manual_seed(seed + done)
+    source = _kept(kept, batch, plan.size, device, generator) if kept else _streamed(done, batch, plan.size, device)
+    began = saved = time.monotonic()
     network.train()
-    while (spent := (time.monotonic() - began) / 60) < minutes:
-        for _, drawn in rendered(shard, batch=batch):
-            spent = (time.monotonic() - began) / 60
-            if spent >= minutes:
-                break
-            for group in optimiser.param_groups:
-                group["lr"] = LEARNING_RATE * min(1.0, (done + 10) / 200) * max(0.02, 1 - spent / minutes)
-            # Each picture gives two crops: rendering costs more than learning from one of them.
-            images = torch.cat([crops(drawn.image * 2 - 1, drawn.boxes, generator) for _ in range(2)])
-            images = images.contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16, enabled=compute == torch.bfloat16):
-                posterior = network.encode(images).latent_dist
-                noise = torch.randn(posterior.mean.shape, generator=generator)
-                made = network.decode(posterior.mean + posterior.std * noise).sample.float()
-            divergence = posterior.kl().mean().float()
-            anchor = (posterior.mean[:, :3].float() - block_colours(images)).square().mean()
-            loss = reconstruction_error(made, images) + KL_WEIGHT * divergence + ANCHOR_WEIGHT * anchor
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            done += len(drawn.image)
-            if time.monotonic() - saved > SAVE_MINUTES * 60:
-                _save(network, done, state)
-                saved = time.monotonic()
-            if done % (batch * 160) == 0:
-                record(
-                    work / "autoencoder.jsonl",
-                    pictures=done,
-                    loss=round(float(loss.detach()), 5),
-                    minutes=round(spent, 2),
-                )
-        shard += 1
+    for step, (pictures, boxes) in enumerate(source):
+        spent = (time.monotonic() - began) / 60
+        if spent >= minutes:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * min(1.0, (done + 10) / 200) * max(0.02, 1 - spent / minutes)
+        # Each picture gives two crops: drawing it costs more than learning from one of them.
+        images = torch.cat([crops(pictures, boxes, generator) for _ in range(2)])
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=compute == torch.bfloat16):
+            posterior = network.encode(images).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=chance, device=device)
+            made = network.decode(posterior.mean + posterior.std * noise).sample.float()
+        divergence = posterior.kl().mean().float()
+        anchor = (posterior.mean[:, :3].float() - block_colours(images)).square().mean()
+        loss = reconstruction_error(made, images) + KL_WEIGHT * divergence + ANCHOR_WEIGHT * anchor
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        done += len(pictures)
+        if time.monotonic() - saved > SAVE_MINUTES * 60:
+            _save(network, done, state)
+            saved = time.monotonic()
+        if step % 160 == 159:
+            now = round(float(loss.detach()), 5)
+            record(work / "autoencoder.jsonl", pictures=done, loss=now, minutes=round(spent, 2))
+    network = network.cpu()
     network.eval()
     network.register_to_config(scaling_factor=latent_scale(network))
     _save(network, done, state)
     return network
+
+
+def _streamed(done: int, batch: int, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pictures in -1..1, drawn anew without end, and their face boxes on the CPU."""
+    for shard in count(10_000 + done // 1024):
+        for _, drawn in rendered(shard, size, batch, str(device)):
+            yield drawn.image * 2 - 1, drawn.boxes.cpu()
+
+
+def _kept(
+    pictures: int, batch: int, size: int, device: torch.device, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same of `pictures` that stay on the device, as bytes."""
+    images, boxes = [], []
+    for shard in range(10_000, 10_000 + -(-pictures // 1024)):
+        for _, drawn in rendered(shard, size, 1024, str(device)):
+            images.append((drawn.image * 255).round().to(torch.uint8))
+            boxes.append(drawn.boxes.cpu())
+    image, box = torch.cat(images), torch.cat(boxes)
+    while True:
+        rows = torch.randint(len(image), (batch,), generator=generator)
+        yield image[rows.to(device)].float() / 127.5 - 1, box[rows]
 
 
 def _save(network: Any, done: int, path: Path) -> None:

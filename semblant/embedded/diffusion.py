@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import time
-from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from safetensors import safe_open
@@ -18,22 +17,17 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semblant.backbones.blueprint import Blueprint, Tokenizer, attend_explicitly, new_text_encoder, new_unet, write_part
-from semblant.backbones.vocabulary import PIECE
-from semblant.embedded.latents import SHARD, Shard, load_shard, record
+from semblant.embedded.latents import record
+from semblant.embedded.learners import LEARNING_RATE, Learners
+from semblant.embedded.presentations import Presentations, Rows, Shown, Words
 from semblant.ops.schedule import Schedule
-from semblant.world.captions import write
 
 log = logging.getLogger(__name__)
 
-LEARNING_RATE = 8e-4
-"""For steps of 32; at 2e-3 and 16 a step the error rose."""
-MOMENTUM = 0.95
-"""Of the orthogonalised updates (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks")."""
 WARM_UP = 60
 """Steps until the learning rate is full, after every start."""
 COOL_DOWN = 0.25
 """Last share of a run in which the learning rate falls linearly to a twentieth."""
-EMPTY_CAPTIONS = 0.1
 NOISIER = 4.0
 """How much noisier than Stable Diffusion's the schedule ends (see `Schedule.noisier`). With its own, the layout of
 these pictures of few colours still showed at timestep 950, and samples took patches of the first noise for a layout."""
@@ -49,123 +43,9 @@ Sec. 3.1), where figures take shape; the rest is uniform. At either end there is
 AVERAGE = 0.999
 """Decay of the exponential moving average that is shipped; shorter in the first steps."""
 SAVE_MINUTES = 10.0
-NO_MATRICES = ("conv_in", "conv_out", "embedding")
-"""Weights with these in their names are learned by AdamW, whatever their shape: tables of words and the two ends."""
 COUNTS = ("seen", "steps")
 MARKS = (25_000, 50_000, 100_000, 200_000, 300_000, 400_000, 600_000, 800_000, 1_600_000)
 """Presentations after which a snapshot is kept for the learning curve."""
-
-
-class Words:
-    """Fast tokenising of captions whose every piece is one token; equal to the tokenizer on such captions."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        vocabulary = tokenizer.get_vocab()
-        self.known = {k.removesuffix("</w>"): v for k, v in vocabulary.items() if k.endswith("</w>")}
-        self.start, self.end, self.length = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.model_max_length
-
-    def __call__(self, captions: Sequence[str]) -> Tensor:
-        """Token ids [captions, 77]."""
-        rows = []
-        for caption in captions:
-            ids = [self.known[piece] for piece in PIECE.findall(caption)][: self.length - 2]
-            rows.append([self.start, *ids, *[self.end] * (self.length - 1 - len(ids))])
-        return torch.tensor(rows)
-
-
-class Presentations:
-    """An endless, seeded stream of training rows over the shards that exist; new shards join as they appear."""
-
-    def __init__(self, folder: Path, seed: int = 0) -> None:
-        self.folder, self.seed = folder, seed
-        self.shards: dict[str, Shard] = {}
-
-    def refresh(self) -> None:
-        """Take in shards written since the last call."""
-        for path in sorted(self.folder.glob("*.safetensors")):
-            if path.name not in self.shards:
-                self.shards[path.name] = load_shard(path)
-
-    def draw(self, count: int, seen: int) -> tuple[Tensor, Tensor, list[str]]:
-        """Latents, cell weights and freshly written captions of the rows after `seen` presentations."""
-        rng = random.Random(f"presentation {self.seed} {seen}")
-        names = sorted(self.shards)
-        latents, weights, captions = [], [], []
-        for _ in range(count):
-            shard = self.shards[names[rng.randrange(len(names))]]
-            row = rng.randrange(SHARD)
-            latents.append(shard.latents[row])
-            weights.append(shard.weights[row])
-            captions.append("" if rng.random() < EMPTY_CAPTIONS else write(shard.scenes[row], rng))
-        return torch.stack(latents).float(), torch.stack(weights).float() / 32, captions
-
-
-class Learners:
-    """Two optimisers over one set of weights: hidden matrices and convolutions are moved along orthogonalised momentum
-    (Muon), at the size that AdamW's steps have (Liu et al. 2025, arXiv 2502.16982, Sec. 2.2); the rest by AdamW.
-
-    Going on for 4,800 presentations from the same weights, Muon took the error further than AdamW (decision 0010).
-    """
-
-    def __init__(self, named: dict[str, Tensor]) -> None:
-        self.named = named
-        self.matrices = {
-            name: nn.Parameter(_as_matrix(weight.detach()))
-            for name, weight in named.items()
-            if weight.ndim > 1 and not any(part in name for part in NO_MATRICES)
-        }
-        self.rest = {name: weight for name, weight in named.items() if name not in self.matrices}
-        self.muon = torch.optim.Muon(
-            self.matrices.values(),
-            lr=LEARNING_RATE,
-            momentum=MOMENTUM,
-            weight_decay=0.01,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        self.adam = torch.optim.AdamW(
-            self.rest.values(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-        )
-
-    def step(self, rate: float) -> None:
-        """One update with the gradients that lie at the weights, which are taken off."""
-        for group in (*self.muon.param_groups, *self.adam.param_groups):
-            group["lr"] = rate
-        for name, matrix in self.matrices.items():
-            gradient = self.named[name].grad
-            matrix.grad = None if gradient is None else _as_matrix(gradient)
-        self.muon.step()
-        self.adam.step()
-        for weight in self.named.values():
-            weight.grad = None
-
-    def state(self) -> dict[str, Tensor]:
-        """Moments of both, as `key.name of the weight`."""
-        found: dict[str, Tensor] = {}
-        for optimiser, weights in ((self.muon, self.matrices), (self.adam, self.rest)):
-            states = optimiser.state_dict()["state"]
-            for i, name in enumerate(weights):
-                found |= {f"{key}.{name}": value for key, value in states.get(i, {}).items()}
-        return found
-
-    def restore(self, moments: dict[str, Tensor]) -> None:
-        """Take the moments that `state` gave."""
-        both: tuple[tuple[torch.optim.Optimizer, dict[str, Any]], ...]
-        both = ((self.muon, self.matrices), (self.adam, self.rest))
-        for optimiser, weights in both:
-            packed = optimiser.state_dict()
-            for i, (name, weight) in enumerate(weights.items()):
-                stored = {k.split(".", 1)[0]: v for k, v in moments.items() if k.split(".", 1)[1] == name}
-                # The fused update walks memory, not indices: moments must lie in memory as their weight does.
-                packed["state"][i] = {
-                    key: value if key == "step" else torch.empty_like(weight).copy_(value)
-                    for key, value in stored.items()
-                }
-            optimiser.load_state_dict(packed)
-
-
-def _as_matrix(weight: Tensor) -> Tensor:
-    """A weight as [outputs, everything else], in the same memory where a convolution's channels come last."""
-    return (weight.permute(0, 2, 3, 1) if weight.ndim == 4 else weight).flatten(1)
 
 
 @dataclass
@@ -182,12 +62,13 @@ class Run:
     """The U-Net as it is called in training, where that is a compiled one."""
 
     @staticmethod
-    def fresh(plan: Blueprint, tokenizer: Tokenizer, seed: int = 0) -> Run:
+    def fresh(plan: Blueprint, tokenizer: Tokenizer, seed: int = 0, device: str | torch.device = "cpu") -> Run:
         """Untrained networks. The text encoder starts with embeddings large enough to tell words apart."""
         torch.manual_seed(seed)
-        unet = new_unet(plan).to(memory_format=torch.channels_last)
-        attend_explicitly(unet)
-        text = new_text_encoder(plan, tokenizer)
+        unet = new_unet(plan).to(device, memory_format=torch.channels_last)
+        if torch.device(device).type == "cpu":
+            attend_explicitly(unet)
+        text = new_text_encoder(plan, tokenizer).to(device)
         named = _named(unet, text)
         return Run(unet, text, {k: v.detach().clone() for k, v in named.items()}, Learners(named))
 
@@ -270,13 +151,16 @@ def train_base(
     warm: Path | None = None,
     compute: torch.dtype = torch.float32,
     compiled: bool = False,
+    rate: float = LEARNING_RATE,
+    device: str | torch.device = "cpu",
+    rows: Rows | None = None,
 ) -> Run:
-    """Train, or go on training, for some minutes on the shards in `work/latents`.
+    """Train, or go on training, for some minutes on `rows`, or on the shards in `work/latents` when there are none.
 
     `compiled` takes minutes to start and up to a sixth off each step. State and a shippable half-precision copy are
     saved every ten minutes and at the end, loss lines go to `base.jsonl`.
     """
-    run = Run.fresh(plan, tokenizer, seed)
+    run = Run.fresh(plan, tokenizer, seed, device)
     state = work / "base.safetensors"
     if state.is_file():
         run.restore(state)
@@ -284,27 +168,26 @@ def train_base(
         run.warm_start(warm)
     elif (work / "text.safetensors").is_file():
         run.learn_words(work / "text.safetensors")
-    rows, words, schedule = (
-        Presentations(work / "latents", seed),
-        Words(tokenizer),
-        Schedule.scaled_linear().noisier(NOISIER),
-    )
+    if rows is None:
+        rows = Presentations(work / "latents", Words(tokenizer), seed)
+    schedule = Schedule(Schedule.scaled_linear().noisier(NOISIER).alphas.to(device))
     rows.refresh()
-    began = saved = time.monotonic()
-    first, smooth = run.steps, 0.0
     if compiled:
         run.predict = cast(nn.Module, torch.compile(run.unet, dynamic=False))
+    first, smooth = run.steps, torch.zeros((), device=device)
+    began = saved = time.monotonic()
     while (spent := (time.monotonic() - began) / 60) < minutes:
         full = min(1.0, (run.steps - first + 1) / WARM_UP)
         left = (1 - spent / minutes) / COOL_DOWN
-        rate = LEARNING_RATE * full * max(0.05, min(1.0, left))
-        loss = _step(run, *rows.draw(batch, run.seen), words, schedule, seed, compute, rate)
+        now = rate * full * max(0.05, min(1.0, left))
+        loss = _step(run, rows.draw(batch, run.seen), schedule, seed, compute, now)
         smooth = loss if run.steps == first + 1 else 0.98 * smooth + 0.02 * loss
         passed = [m for m in MARKS if run.seen - batch < m <= run.seen]
         if passed:
             run.ship(work / "marks" / str(passed[0]))
         if run.steps % 50 == 0:
-            record(work / "base.jsonl", seen=run.seen, loss=round(smooth, 5), minutes=round(spent, 2))
+            # Asking for the loss waits for the device, so it is not asked at every step.
+            record(work / "base.jsonl", seen=run.seen, loss=round(float(smooth), 5), minutes=round(spent, 2))
             rows.refresh()
         if time.monotonic() - saved > SAVE_MINUTES * 60:
             run.save(state)
@@ -316,29 +199,19 @@ def train_base(
 
 
 def _step(
-    run: Run,
-    latents: Tensor,
-    weights: Tensor,
-    captions: list[str],
-    words: Words,
-    schedule: Schedule,
-    seed: int,
-    compute: torch.dtype,
-    rate: float = LEARNING_RATE,
-) -> float:
+    run: Run, shown: Shown, schedule: Schedule, seed: int, compute: torch.dtype, rate: float = LEARNING_RATE
+) -> Tensor:
     """One update; returns its loss. Noise and timesteps follow from the seed and the presentations seen."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + run.seen)
-    count = len(latents)
-    noise = torch.randn(latents.shape, generator=generator)
-    # One timestep from each of `count` equal parts of the schedule: the same expectation, a quieter gradient.
-    part = torch.rand(count, generator=generator) + torch.randperm(count, generator=generator)
-    share = part / count
-    middle = torch.special.ndtri(share.double()).sigmoid().float()
-    share = torch.where(torch.rand(count, generator=generator) < MIDDLE, middle, share)
-    t = (share * schedule.timesteps).long().clamp_max(schedule.timesteps - 1)
+    latents, weights, ids = shown
+    device, count = latents.device, len(latents)
+    generator = torch.Generator(device).manual_seed(seed * 1_000_003 + run.seen)
+    noise = torch.randn(latents.shape, generator=generator, device=device)
+    t = _timesteps(count, schedule.timesteps, generator)
     x = schedule.noised(latents, noise, t).contiguous(memory_format=torch.channels_last)
-    with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=compute == torch.bfloat16):
-        context = run.text(input_ids=words(captions)).last_hidden_state
+    # On processors torch's explicit attention is the fastest for heads as narrow as these.
+    explicit = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with explicit, torch.autocast(device.type, torch.bfloat16, enabled=compute == torch.bfloat16):
+        context = run.text(input_ids=ids).last_hidden_state
         predicted = (run.unet if run.predict is None else run.predict)(
             x, t, encoder_hidden_states=context
         ).sample.float()
@@ -354,4 +227,15 @@ def _step(
     own = run.named()
     with torch.no_grad():
         torch._foreach_lerp_(list(run.average.values()), [own[k].detach() for k in run.average], 1 - decay)
-    return float(loss.detach())
+    return loss.detach()
+
+
+def _timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
+    """One timestep from each of `count` equal parts of the schedule, which makes for a quieter gradient; then `MIDDLE`
+    of them are moved towards its middle."""
+    device = generator.device
+    part = torch.rand(count, generator=generator, device=device)
+    share = (part + torch.randperm(count, generator=generator, device=device)) / count
+    middle = torch.special.ndtri(share.double()).sigmoid().float()
+    share = torch.where(torch.rand(count, generator=generator, device=device) < MIDDLE, middle, share)
+    return (share * timesteps).long().clamp_max(timesteps - 1)

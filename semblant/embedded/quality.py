@@ -53,7 +53,7 @@ def round_trip(base: Base, batch: int = 16) -> Callable[[Tensor], Tensor]:
 
     @torch.no_grad()
     def there_and_back(images: Tensor) -> Tensor:
-        parts = [base.decode(base.encode(part * 2 - 1)) / 2 + 0.5 for part in images.split(batch)]
+        parts = [base.decode(base.encode(part.to(base.device) * 2 - 1)) / 2 + 0.5 for part in images.split(batch)]
         return torch.cat(parts).clamp(0, 1)
 
     return there_and_back

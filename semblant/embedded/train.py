@@ -3,6 +3,9 @@
 Stages run in order, each for its minutes; every stage resumes from the work folder, and nothing outside it is written
 until `--ship` puts the half-precision results into the package. A run that goes on from the shipped weights keeps their
 autoencoder: another would make latents that the shipped U-Net has never seen.
+
+With `--device cuda` pictures are drawn, encoded and shown on the GPU and never leave it; other processes write the
+captions.
 """
 
 from __future__ import annotations
@@ -10,12 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from semblant.backbones.blueprint import (
     Blueprint,
@@ -29,8 +35,10 @@ from semblant.backbones.blueprint import (
 from semblant.backbones.judges import Judges, load_judges
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
-from semblant.embedded import autoencoder, diffusion, gates, latents, quality, wording
+from semblant.embedded import autoencoder, diffusion, gates, latents, presentations, quality, wording
 from semblant.embedded.judges import train_judges
+from semblant.embedded.learners import learning_rate
+from semblant.embedded.presentations import Words
 from semblant.world.captions import PUNCTUATION, words
 
 log = logging.getLogger("semblant.embedded")
@@ -38,6 +46,8 @@ log = logging.getLogger("semblant.embedded")
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the shipped weights lie inside the package."""
 STAGES = ("autoencoder", "latents", "text", "base", "judges", "card")
+RESIDENT, KEPT = 98_304, 16_384
+"""Pictures that stay on a GPU: for the base as latents, of which this many fill a gigabyte; for the autoencoder."""
 CURVE = ("captions", "macro", "macro_corrected", "faces")
 """What the learning curve in the card holds for every mark."""
 GOING_ON = ("latents", "base", "card")
@@ -75,7 +85,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--shape", choices=["small", "large"], default="small", help="small trains on two cores, large on a GPU"
     )
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for one GPU (default: %(default)s)")
+    parser.add_argument("--batch", type=int, help="rows of a step of the base (default: 32; on a GPU 256)")
+    parser.add_argument(
+        "--resident", type=int, help=f"pictures that stay on the device, 0 for none (default: 0; on a GPU {RESIDENT})"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="processes that write captions (default: 0; for a GPU one for each core but two)"
+    )
     parser.add_argument(
         "--judge-minutes", type=float, default=5.0, help="minutes for each judge (default: %(default)s)"
     )
@@ -89,6 +106,9 @@ def main(arguments: list[str] | None = None) -> None:
             "the shipped weights are of the small shape, and a new autoencoder or text encoder would make them useless"
         )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    device = torch.device(given.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device {given.device}, but torch sees no GPU here; --device cpu trains the small shape")
     plan = Blueprint.large() if given.shape == "large" else Blueprint()
     work: Path = given.work
     tokenizer = tokenizer_of(work, given.warm == "shipped")
@@ -97,33 +117,64 @@ def main(arguments: list[str] | None = None) -> None:
     if given.warm == "shipped":
         shutil.copytree(WEIGHTS / "base" / "vae", work / "base" / "vae", dirs_exist_ok=True)
         (work / "curve.json").write_text(json.dumps(shipped_card().get("curve", [])) + "\n")
+    gpu = device.type == "cuda"
+    if gpu:
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    stay = (RESIDENT if gpu else 0) if given.resident is None else given.resident
+    workers = (max(1, (os.cpu_count() or 2) - 2) if gpu else 0) if given.workers is None else given.workers
     if "autoencoder" in stages:
-        log.info("autoencoder: %.0f minutes", given.autoencoder_minutes)
-        network = autoencoder.train_autoencoder(work, plan, minutes=given.autoencoder_minutes, compute=compute)
+        log.info("autoencoder: %.1f minutes", given.autoencoder_minutes)
+        network = autoencoder.train_autoencoder(
+            work,
+            plan,
+            minutes=given.autoencoder_minutes,
+            batch=64 if gpu else 2,
+            compute=compute,
+            device=device,
+            kept=min(KEPT, stay),
+        )
         write_part(work / "base", "vae", network)
         latents.record(work / "autoencoder.jsonl", **autoencoder.face_psnr(network))
-    if "latents" in stages:
+    if "latents" in stages and not stay:
         build_latents(work, given.shards, compute)
     if "text" in stages:
-        log.info("text encoder: %.0f minutes", given.text_minutes)
-        spoken = diffusion.Words(tokenizer)
-        wording.train_text(work, plan, tokenizer, spoken, minutes=given.text_minutes, compute=compute)
+        log.info("text encoder: %.1f minutes", given.text_minutes)
+        wording.train_text(
+            work,
+            plan,
+            tokenizer,
+            minutes=given.text_minutes,
+            batch=256 if gpu else wording.BATCH,
+            compute=compute,
+            device=device,
+            workers=workers,
+        )
     if "base" in stages:
+        rows = None
+        if stay:
+            encode = encoder(work, compute, device)
+            rows = presentations.settle(stay, encode, Words(tokenizer), device, size=plan.size, workers=workers)
+        batch = given.batch or (256 if gpu else 32)
         ends = time.strftime("%H:%M", time.localtime(time.time() + given.hours * 3600))
-        log.info("base: %.1f hours, ends about %s", given.hours, ends)
+        log.info("base: %.2f hours, ends about %s", given.hours, ends)
         run = diffusion.train_base(
             work,
             plan,
             tokenizer,
             minutes=given.hours * 60,
-            batch=given.batch,
+            batch=batch,
             warm=WEIGHTS / "base" if given.warm == "shipped" else None,
             compute=compute,
             compiled=given.compile,
+            rate=learning_rate(batch),
+            device=device,
+            rows=rows,
         )
+        log.info("%d presentations, %d steps", run.seen, run.steps)
         (work / "plan.json").write_text(json.dumps({**plan_record(plan), "presentations": run.seen}) + "\n")
     if "judges" in stages:
-        build_judges(work, given.judge_minutes)
+        build_judges(work, given.judge_minutes, device)
     if "card" in stages:
         write_card(work, given.captions)
     if given.ship:
@@ -142,18 +193,23 @@ def tokenizer_of(work: Path, warm: bool) -> Tokenizer:
     return word_tokenizer([*words(), *PUNCTUATION])
 
 
-@torch.no_grad()
-def build_latents(work: Path, shards: int, compute: torch.dtype) -> None:
-    """Render and encode the shards that are not there yet."""
-    network = read_autoencoder(work / "base")
-    network = network.to(memory_format=torch.channels_last)
+def encoder(work: Path, compute: torch.dtype, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """From pictures in -1..1 on `device` to the latents that the base learns from."""
+    network = read_autoencoder(work / "base").to(device, memory_format=torch.channels_last)
     scale = network.config.scaling_factor
 
-    def encode(images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=compute == torch.bfloat16):
-            mean: torch.Tensor = network.encode(images.contiguous(memory_format=torch.channels_last)).latent_dist.mean
+    @torch.no_grad()
+    def encode(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=compute == torch.bfloat16):
+            mean: Tensor = network.encode(images.contiguous(memory_format=torch.channels_last)).latent_dist.mean
         return mean.float() * scale
 
+    return encode
+
+
+def build_latents(work: Path, shards: int, compute: torch.dtype) -> None:
+    """Render and encode the shards that are not there yet."""
+    encode = encoder(work, compute, torch.device("cpu"))
     folder = work / "latents"
     folder.mkdir(parents=True, exist_ok=True)
     for shard in range(shards):
@@ -164,13 +220,15 @@ def build_latents(work: Path, shards: int, compute: torch.dtype) -> None:
             log.info("shard %d of %d in %.0f s", shard + 1, shards, time.monotonic() - began)
 
 
-def build_judges(work: Path, minutes: float) -> None:
+def build_judges(work: Path, minutes: float, device: torch.device) -> None:
     """Train the judges on renders and on what the autoencoder makes of them; calibrate them and measure their gates."""
     made = work / "judges" / "made"
     made.mkdir(parents=True, exist_ok=True)
-    there_and_back = quality.round_trip(load(work / "base"))
-    train_judges(made, minutes, there_and_back, work=work / "judges")
+    train_judges(
+        made, minutes, quality.round_trip(load(work / "base", device)), work=work / "judges", device=str(device)
+    )
     gates.calibrate(made)
+    there_and_back = quality.round_trip(load(work / "base"))
     gates.write_card(gates.gates(load_judges("B", made), round_trip=there_and_back), made)
 
 

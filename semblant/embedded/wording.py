@@ -10,7 +10,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from semblant.backbones.blueprint import Blueprint, Tokenizer, new_text_encoder
 from semblant.backbones.vocabulary import PIECE
 from semblant.embedded.latents import record
+from semblant.embedded.presentations import Words
+from semblant.embedded.processes import company
 from semblant.world.captions import phrases_of, write
 from semblant.world.facts import IDENTITY_FACTS, VALUES, facts
 from semblant.world.names import name_of
@@ -99,58 +103,72 @@ def labels(caption: str, length: int) -> tuple[list[list[int]], list[list[float]
     return (named + [named[-1]] * missing)[:length], (numbers + [numbers[-1]] * missing)[:length]
 
 
-def lesson(words: Any, captions: Sequence[str], rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
+def lesson(words: Words, captions: Sequence[str], rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids [captions, tokens] with some padding behind the longest, and the labels of every token."""
     ids: Tensor = words(captions)
     longest = max(len(PIECE.findall(caption)) for caption in captions) + 2
     length = min(ids.shape[1], longest + PADS + rng.randrange(ids.shape[1] // 3))
     named, numbers = zip(*(labels(caption, length) for caption in captions), strict=True)
-    return ids[:, :length], torch.tensor(named), torch.tensor(numbers)
+    return ids[:, :length], torch.tensor(named, dtype=torch.int16), torch.tensor(numbers)
+
+
+def _lesson(task: tuple[int, int, int, Words]) -> tuple[Tensor, Tensor, Tensor]:
+    """The lesson of one step: `batch` captions of scenes that no other step has."""
+    step, batch, seed, words = task
+    rng = random.Random(f"wording {seed} {step}")
+    captions = [write(draw_training_scene(FIRST_CAPTION + step * batch + i), rng) for i in range(batch)]
+    return lesson(words, captions, rng)
 
 
 def train_text(
     work: Path,
     plan: Blueprint,
     tokenizer: Tokenizer,
-    words: Any,
     *,
     minutes: float,
     seed: int = 0,
+    batch: int = BATCH,
     compute: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    workers: int = 0,
 ) -> nn.Module:
     """Train a text encoder for some minutes; `text.safetensors` in `work` keeps its weights.
 
-    `words(captions)` gives token ids [captions, 77].
+    `workers` processes write the captions (0: this one does).
     """
     torch.manual_seed(seed)
-    network: Any = new_text_encoder(plan, tokenizer)
-    recall = Recall(plan.width)
+    device, words = torch.device(device), Words(tokenizer)
+    network: Any = new_text_encoder(plan, tokenizer).to(device)
+    recall = Recall(plan.width).to(device)
     parameters = [*network.parameters(), *recall.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    rng = random.Random(f"wording {seed}")
-    began, step = time.monotonic(), 0
-    while (spent := (time.monotonic() - began) / 60) < minutes:
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 200) * max(0.02, 1 - spent / minutes)
-        captions = [write(draw_training_scene(FIRST_CAPTION + step * BATCH + i), rng) for i in range(BATCH)]
-        ids, named, numbers = lesson(words, captions, rng)
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=compute == torch.bfloat16):
-            states = network(input_ids=ids).last_hidden_state.float()
-        error = recall.error(states, named, numbers)
-        optimiser.zero_grad()
-        error.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        step += 1
-        if step % 50 == 0:
-            told = recall.accuracy(states[:, -1], named[:, -1])
-            record(
-                work / "text.jsonl",
-                captions=step * BATCH,
-                loss=round(float(error.detach()), 4),
-                told=round(told, 4),
-                minutes=round(spent, 2),
-            )
+    explicit = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with company(workers) as share, explicit:
+        lessons = share(_lesson, ((step, batch, seed, words) for step in count()))
+        began = time.monotonic()
+        for step, parts in enumerate(lessons):
+            if (spent := (time.monotonic() - began) / 60) >= minutes:
+                break
+            ids, named, numbers = (part.to(device) for part in parts)
+            for group in optimiser.param_groups:
+                group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 200) * max(0.02, 1 - spent / minutes)
+            with torch.autocast(device.type, torch.bfloat16, enabled=compute == torch.bfloat16):
+                states = network(input_ids=ids).last_hidden_state.float()
+            error = recall.error(states, named.long(), numbers)
+            optimiser.zero_grad()
+            error.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            if step % 50 == 49:
+                told = recall.accuracy(states[:, -1], named[:, -1].long())
+                record(
+                    work / "text.jsonl",
+                    captions=(step + 1) * batch,
+                    loss=round(float(error.detach()), 4),
+                    told=round(told, 4),
+                    minutes=round(spent, 2),
+                )
+    network = network.cpu()
     weights = {name: weight.detach().contiguous() for name, weight in network.state_dict().items()}
     save_file(weights, work / "text.safetensors")
     return network

@@ -28,8 +28,8 @@ from semblant.world.traits import UNIT, ZOOM, Traits, size_of
 
 __all__ = ["PARTS", "Render", "render"]
 
-AT_ONCE = 32
-"""Pictures drawn together: enough to share the cost of a call, few enough to stay in the cache."""
+AT_ONCE, AT_ONCE_ON_A_DEVICE = 32, 1024
+"""Pictures drawn together: enough to share the cost of a call, on a processor few enough to stay in its cache."""
 MOST_PEOPLE = 6
 NEAR = {
     "nose": 0.24,
@@ -195,7 +195,8 @@ def render(scenes: Sequence[Scene], size: int = 128, device: str | torch.device 
     groups: dict[tuple[str, int, int], list[int]] = defaultdict(list)
     for i, scene in enumerate(scenes):
         groups[scene.camera, len(scene.people), len(scene.others)].append(i)
-    chunks = [which[i : i + AT_ONCE] for which in groups.values() for i in range(0, len(which), AT_ONCE)]
+    most_at_once = AT_ONCE if device.type == "cpu" else AT_ONCE_ON_A_DEVICE
+    chunks = [which[i : i + most_at_once] for which in groups.values() for i in range(0, len(which), most_at_once)]
     drawn = [draw([scenes[i] for i in which], size, device, labels) for which in chunks]
     if not drawn:
         drawn = [draw([Scene(people=())], size, device, labels)]

@@ -25,7 +25,7 @@ from semblant.backbones.blueprint import (
 )
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
-from semblant.embedded import autoencoder, diffusion, latents, train, wording
+from semblant.embedded import autoencoder, diffusion, latents, learners, presentations, train, wording
 from semblant.ops.schedule import Schedule
 from semblant.world.captions import PUNCTUATION, words, write
 from semblant.world.facts import VALUES
@@ -44,7 +44,7 @@ def tokenizer() -> Tokenizer:
 def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A work folder with one small shard of invented latents."""
     monkeypatch.setattr(latents, "SHARD", 8)
-    monkeypatch.setattr(diffusion, "SHARD", 8)
+    monkeypatch.setattr(presentations, "SHARD", 8)
     folder = tmp_path / "latents"
     folder.mkdir()
     generator = torch.Generator().manual_seed(0)
@@ -57,17 +57,17 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_fast_tokenising_is_the_tokenizers_own(tokenizer: Tokenizer) -> None:
-    fast = diffusion.Words(tokenizer)
+    fast = presentations.Words(tokenizer)
     captions = [write(draw_training_scene(i), random.Random(i)) for i in range(100)] + [""]
     slow = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
     assert torch.equal(fast(captions), slow)
 
 
 def steps(run: diffusion.Run, work: Path, tokenizer: Tokenizer, count: int) -> list[float]:
-    rows = diffusion.Presentations(work / "latents")
+    rows = presentations.Presentations(work / "latents", presentations.Words(tokenizer))
     rows.refresh()
-    fast, schedule = diffusion.Words(tokenizer), Schedule.scaled_linear()
-    return [diffusion._step(run, *rows.draw(2, run.seen), fast, schedule, 0, torch.float32) for _ in range(count)]
+    schedule = Schedule.scaled_linear()
+    return [float(diffusion._step(run, rows.draw(2, run.seen), schedule, 0, torch.float32)) for _ in range(count)]
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(bank: Path, tokenizer: Tokenizer) -> None:
@@ -89,11 +89,11 @@ def test_hidden_matrices_move_alike_in_every_direction(bank: Path, tokenizer: To
     before = {name: weight.detach().clone() for name, weight in run.named().items()}
     steps(run, bank, tokenizer, 1)
     moved = {name: (weight.detach() - before[name]) for name, weight in run.named().items()}
-    ends = [name for name in moved if any(part in name for part in diffusion.NO_MATRICES)]
+    ends = [name for name in moved if any(part in name for part in learners.NO_MATRICES)]
     assert ends and not set(ends) & set(run.learners.matrices)
-    lengths = torch.linalg.svdvals(diffusion._as_matrix(moved["unet.mid_block.resnets.0.conv1.weight"]))
+    lengths = torch.linalg.svdvals(learners.as_matrix(moved["unet.mid_block.resnets.0.conv1.weight"]))
     assert lengths.min() > 0.4 * lengths.max()
-    lengths = torch.linalg.svdvals(diffusion._as_matrix(moved["unet.conv_in.weight"]))
+    lengths = torch.linalg.svdvals(learners.as_matrix(moved["unet.conv_in.weight"]))
     assert lengths.min() < 0.4 * lengths.max()
 
 
@@ -241,19 +241,19 @@ def test_the_text_encoder_learns_what_captions_say_and_the_base_starts_from_it(
     bank: Path, tokenizer: Tokenizer
 ) -> None:
     torch.manual_seed(0)
-    fast, rng = diffusion.Words(tokenizer), random.Random(0)
+    fast, rng = presentations.Words(tokenizer), random.Random(0)
     captions = ["a photo of a person in the snow", "a sketch of a person on the beach"]
     ids, named, numbers = wording.lesson(fast, captions, rng)
     network, recall = new_text_encoder(PLAN, tokenizer), wording.Recall(PLAN.width)
     optimiser = torch.optim.AdamW([*network.parameters(), *recall.parameters()], lr=3e-3)
     for _ in range(60):
         optimiser.zero_grad()
-        recall.error(network(input_ids=ids).last_hidden_state, named, numbers).backward()
+        recall.error(network(input_ids=ids).last_hidden_state, named.long(), numbers).backward()
         optimiser.step()
     states = network(input_ids=ids).last_hidden_state
-    assert recall.accuracy(states, named) > 0.95
-    assert recall.accuracy(states.flip(0), named) < 0.8
-    wording.train_text(bank, PLAN, tokenizer, fast, minutes=0.005)
+    assert recall.accuracy(states, named.long()) > 0.95
+    assert recall.accuracy(states.flip(0), named.long()) < 0.8
+    wording.train_text(bank, PLAN, tokenizer, minutes=0.005)
     run = diffusion.train_base(bank, PLAN, tokenizer, minutes=0.0, batch=2)
     table = next(name for name in run.average if name.endswith("token_embedding.weight"))
     learned = next(v for k, v in load_file(bank / "text.safetensors").items() if k.endswith("token_embedding.weight"))
