@@ -21,6 +21,15 @@ class GateFailed(SemblantError):
     exit_code = 4
 
 
+def out_of_memory(problem: BaseException) -> bool:
+    """Whether it says that memory ran out: Python's own, or torch's on a processor or an accelerator."""
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
+        return True
+    said = str(problem).lower()
+    signs = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+    return isinstance(problem, RuntimeError) and any(sign in said for sign in signs)
+
+
 def closest(given: str, possible: list[str] | tuple[str, ...], count: int = 3) -> str:
     """The entries of `possible` nearest to `given`, joined for a message; all of them when none is near."""
     import difflib

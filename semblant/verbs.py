@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from semblant.backbones.patch import Patch
 from semblant.backbones.pipeline import lend
 from semblant.data.pictures import to_image
 from semblant.data.subject import Subject
-from semblant.errors import SemblantError, closest
+from semblant.errors import SemblantError, closest, out_of_memory
 from semblant.methods.index import method_class, name_of
 from semblant.methods.method import Method
 from semblant.metrics.report import Scores
@@ -31,7 +32,7 @@ from semblant.training.precision import choose
 
 logger = logging.getLogger(__name__)
 
-SAMPLING: Mapping[str, Mapping[str, Any]] = {"embedded": {"steps": 25, "guidance": 4.0}}
+SAMPLING: dict[str, Mapping[str, Any]] = {"embedded": {"steps": 25, "guidance": 4.0}}
 """Sampling settings by architecture where they differ from Stable Diffusion's published 50 steps and guidance 7.5."""
 AT_ONCE = 8
 """Most pictures sampled in one batch; more take turns, so that memory stays bounded."""
@@ -93,6 +94,7 @@ def fit(
     *,
     seed: int = 0,
     checkpoint: Path | None = None,
+    every: int = 100,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -105,7 +107,9 @@ def fit(
 
     `settings` are the method's fields. `compute` None measures float32 against bfloat16 and takes the faster; a resumed
     run keeps what it began with. `keep` hears what is learned so far after every `keep_every` steps and at the end.
-    Raises SemblantError for unknown methods and settings, Interrupted when stopped.
+    `checkpoint` is a folder for the state of the run, written every `every` steps; with `resume` the run goes on there.
+    Raises SemblantError for unknown methods and settings, and when the run that is resumed was given something else;
+    Interrupted when stopped.
     """
     if keep_every is not None and keep_every < 1:
         raise SemblantError(f"keeping every {keep_every} steps cannot be; give 1 or more")
@@ -114,15 +118,20 @@ def fit(
         chosen = replace(chosen, **settings)
     generator = torch.Generator().manual_seed(seed)
     learner = chosen.learner(base, subject, generator)
-    if compute is None:
-        kept = stored_compute(checkpoint) if checkpoint is not None and resume else None
-        compute = kept or choose(base)
+    if checkpoint is not None and resume and (kept := stored_compute(checkpoint)) is not None:
+        if compute not in (None, kept):
+            logger.warning("the run began in %s and goes on in it, not in %s", kept, compute)
+        compute = kept
+    compute = compute or choose(base)
     record = dataclasses.asdict(chosen)
     fingerprint = {
         "method": name_of(chosen),
         "settings": record,
+        "word": subject.word,
+        "class_word": subject.class_word,
         "base": base.hashes(),
         "pictures": list(subject.sources),
+        "crops and masks": subject.pixels,
         **({"captions": list(subject.captions)} if any(subject.captions) else {}),
     }
 
@@ -157,6 +166,7 @@ def fit(
         [learner],
         seeds=[seed],
         checkpoint=checkpoint,
+        every=every,
         resume=resume,
         progress=after_step if keep is not None else progress,
         stop=stop,
@@ -166,7 +176,12 @@ def fit(
     concept = learned(
         len(history.losses),
         {"first": _mean(history.losses[:50]), "last": _mean(history.losses[-50:])},
-        {**history.figures, "seconds": round(history.seconds, 2), "peak_memory": history.peak_memory},
+        {
+            **history.figures,
+            "seconds": round(history.seconds, 2),
+            "peak_memory": history.peak_memory,
+            **({"skipped updates": history.skipped} if history.skipped else {}),
+        },
     )
     if keep is not None:
         keep(concept)
@@ -208,7 +223,8 @@ def sample(
     """Make `n` pictures of a prompt (or of each of several), with concepts and further patches attached.
 
     Picture k of a prompt starts from seed `seed + k`, whatever else is made with it. `size` is (height, width) in
-    pixels. Raises SemblantError for a concept whose word no prompt holds, and for sizes or steps that cannot be.
+    pixels. When memory runs out, fewer are made at once. Raises SemblantError for a concept whose word no prompt holds,
+    and for sizes or steps that cannot be.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if n < 1:
@@ -226,23 +242,38 @@ def sample(
         raise SemblantError(
             f"height and width must be multiples of {grain} pixels for {base.name}; got {height}x{width}"
         )
-    view = base.patched(*patches_of(base, concepts), *patches)
+    extra = list(patches)
+    view = base.patched(*patches_of(base, concepts), *extra)
     wanted = [(text, seed + k) for text in prompts for k in range(n)]
-    images: list[Image.Image] = []
-    for start in range(0, len(wanted), AT_ONCE):
-        some = wanted[start : start + AT_ONCE]
-        x = noise(base, [s for _, s in some], (height, width))
-        branches = Branches.of(view.text([text for text, _ in some]), view.text(negative))
+    at_once = min(AT_ONCE, len(wanted))
+
+    def made(some: Sequence[tuple[str, int]]) -> list[Image.Image]:
         latents = sample_latents(
             view,
-            x,
-            branches,
+            noise(base, [s for _, s in some], (height, width)),
+            Branches.of(view.text([text for text, _ in some]), view.text(negative)),
             steps=preset["steps"] if steps is None else steps,
             guidance=preset["guidance"] if guidance is None else guidance,
             solve=solver,
             progress=progress,
         )
-        images += [to_image(picture) for picture in view.decode(latents)]
+        pictures = view.decode(latents)
+        if not bool(torch.isfinite(pictures).all()):
+            raise SemblantError(
+                "the pictures are no numbers: a concept's strength, a prompt weight or the guidance is too large"
+            )
+        return [to_image(picture) for picture in pictures]
+
+    images: list[Image.Image] = []
+    while len(images) < len(wanted):
+        try:
+            images += made(wanted[len(images) : len(images) + at_once])
+        except (MemoryError, RuntimeError) as problem:
+            # Other patches may know how many rows there are.
+            if at_once == 1 or extra or not out_of_memory(problem):
+                raise
+            at_once //= 2
+            logger.warning("there is not enough memory for more; making %d at a time", at_once)
     return images
 
 
@@ -274,7 +305,7 @@ Concept.apply_to = apply_to  # type: ignore[attr-defined]
 
 
 def _mean(values: Sequence[float]) -> float:
-    finite = [v for v in values if v == v]
+    finite = [v for v in values if math.isfinite(v)]
     return sum(finite) / len(finite) if finite else float("nan")
 
 

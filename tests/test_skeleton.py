@@ -29,6 +29,9 @@ FORBIDDEN_ARGUMENTS = {"allow_pickle": True, "trust_remote_code": True, "use_saf
 
 PLACES_WHERE_THINGS_GET_LOST = {"utils", "util", "helpers", "helper", "misc", "common", "manager", "managers"}
 
+UNPICKLING = "semblant/training/interchange/unpickling.py"
+"""The one module that reads pickles: a program of its own, started by `convert`, that takes tensors only."""
+
 SECURITY_FLOORS = {"torch": "2.10", "diffusers": "0.38", "transformers": "5.3"}
 
 
@@ -160,7 +163,23 @@ def test_safe_code_passes(source, deprecated):
 
 def test_nothing_unsafe_is_used(deprecated):
     found = [f"{named(path)}:{use}" for path in SOURCES for use in unsafe(path.read_text(), deprecated)]
-    assert not found, "\n".join(found)
+    allowed = [use for use in found if use.startswith(f"{UNPICKLING}:") and use.endswith(": torch.load")]
+    assert found == allowed and len(allowed) == 1, "\n".join(found)
+
+
+def test_pickles_are_read_in_one_place_for_their_tensors_and_apart_from_everything_else():
+    tree = ast.parse((ROOT / UNPICKLING).read_text())
+    [call] = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and dotted(node.func) == "torch.load"]
+    [only] = [argument.value for argument in call.keywords if argument.arg == "weights_only"]
+    assert isinstance(only, ast.Constant) and only.value is True
+    assert not [name for _, _, name in imports(tree) if within(name, "semblant")]
+    callers = [
+        named(path)
+        for path in MODULES
+        for _, _, name in imports(ast.parse(path.read_text()), module_name(path.parent / "__init__.py"))
+        if within(name, "semblant.training.interchange.unpickling")
+    ]
+    assert callers == ["semblant/training/interchange/pickled.py"]
 
 
 def test_modules_are_found():

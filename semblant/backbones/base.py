@@ -20,7 +20,7 @@ from semblant.backbones.patch import AttentionPatch, FeaturesPatch, Patch, Traje
 from semblant.backbones.processor import Call, install, verify
 from semblant.backbones.prompt import tokenise
 from semblant.backbones.site import Site, find_sites
-from semblant.backbones.twin import Hook, twin
+from semblant.backbones.twin import SPARING, Hook, sparing, twin
 from semblant.errors import SemblantError
 from semblant.ops.schedule import Schedule
 
@@ -143,6 +143,17 @@ class Base:
         view = copy.copy(self)
         view.compute, view._plain = dtype, WeakKeyDictionary()
         view._memory = None if self._memory is None else {}
+        return view
+
+    @property
+    def can_spare(self) -> bool:
+        """Whether its U-Net knows how to be differentiated with less memory."""
+        return any(hasattr(module, SPARING) for module in self.unet.modules())
+
+    def sparing(self) -> Base:
+        """A view whose U-Net is differentiated with less memory, in more time, to the same result."""
+        view = copy.copy(self)
+        view._parts = {**self._parts, "unet": sparing(self._parts["unet"])}
         return view
 
     def attached(self, kind: type) -> tuple[Any, ...]:

@@ -14,12 +14,13 @@ from semblant.errors import FileProblem
 
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 """Endings of files that hold pickles, as a rule."""
+PICKLE_SIGNS = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
+"""How pickles begin, in torch's archives and by themselves."""
 LARGEST = 100_000_000
 """Bytes beyond which safetensors takes no header."""
-_PICKLE = "a pickle, which can run any program when it is read, so semblant never reads one"
+_PICKLE = "a pickle, which can run any program when it is read, so it is not read here (embeddings: `semblant convert`)"
 _FOREIGN: tuple[tuple[tuple[bytes, ...], str], ...] = (
-    ((b"PK\x03\x04",), _PICKLE),
-    (tuple(bytes([0x80, protocol]) for protocol in range(2, 6)), _PICKLE),
+    (PICKLE_SIGNS, _PICKLE),
     ((b"version https://git-lfs",), "the pointer that Git LFS leaves in place of a file, not the file itself"),
     ((b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page"),
     ((b"\x89PNG", b"\xff\xd8\xff"), "a picture"),
@@ -77,6 +78,9 @@ def beginning(path: Path) -> bytes:
     """The first bytes of a file. Raises FileProblem when it is missing, a folder or unreadable."""
     if path.is_dir():
         raise FileProblem(f"{path} is a folder; give a file")
+    if path.exists() and not path.is_file():
+        # A pipe would be waited for, and a device may have no end.
+        raise FileProblem(f"{path} is a device or a pipe; give a file")
     try:
         with path.open("rb") as file:
             return file.read(32)

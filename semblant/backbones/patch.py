@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
@@ -30,6 +30,11 @@ class Patch:
             for name in vars(parent)
             if not name.startswith("_") and getattr(type(self), name) is not getattr(parent, name)
         )
+
+    def only(self, rows: Sequence[int]) -> Patch:
+        """The patch for a pass of some rows alone, of those it was made for. Whoever holds something per row overrides
+        it; for all others it is the patch itself."""
+        return self
 
 
 class WordsPatch(Patch):

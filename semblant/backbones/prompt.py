@@ -18,12 +18,15 @@ _CHUNK = re.compile(r"[^\s,.;:!?\"()]+|[,.;:!?\"()]+")
 def read_weights(text: str) -> list[tuple[str, float]]:
     r"""Split a prompt into pieces with their weights: `(word:1.2)` weighs, `\(` and `\)` are plain brackets.
 
-    Brackets without a number are plain text. Nothing is renormalised and brackets do not nest.
+    Brackets without a number are plain text. Nothing is renormalised and brackets do not nest. Raises SemblantError for
+    a weight beyond all numbers.
     """
     pieces: list[tuple[str, float]] = []
     for found in _WEIGHTED.finditer(text):
         inner, weight = found.group(1), found.group(2)
         piece, strength = (inner, float(weight)) if inner is not None else (found.group(0), 1.0)
+        if strength == float("inf"):
+            raise SemblantError(f"a prompt weight is a number such as 1.2; the one of {inner!r} is too large for one")
         piece = piece.replace(r"\(", "(").replace(r"\)", ")")
         if pieces and pieces[-1][1] == strength:
             piece = pieces.pop()[0] + piece
@@ -58,8 +61,10 @@ def tokenise(tokenizer: Any, text: str, words: Sequence[WordsPatch] = (), filler
     """Turn a prompt into token ids, finding where every word and placeholder stands.
 
     `filler` is the token id put where a learned word's rows will go. A prompt longer than the encoder reads is cut, but
-    a placeholder that would be cut off is refused.
+    a placeholder that would be cut off is refused, as is what is no text: bytes that stand for no letters.
     """
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise SemblantError(f"the prompt {text!a} holds bytes that are no text; write it in letters (UTF-8)")
     for patch in words:
         if patch.word is None or _placeholder([patch.word]).search(text):
             text = patch.prompt(text)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from semblant.errors import SemblantError
 
 Hook = Callable[[nn.Module, Any, Any], Any]
 """A forward hook, `hook(module, inputs, output)`; what it returns replaces the output unless it is None."""
 Value = TypeVar("Value")
+SPARING = "gradient_checkpointing"
+"""The mark by which diffusers' blocks tell whether they keep only what goes into them."""
 
 
 def twin(network: nn.Module, weights: Mapping[str, Tensor], hooks: Mapping[str, Sequence[Hook]]) -> nn.Module:
@@ -45,6 +49,22 @@ def twin(network: nn.Module, weights: Mapping[str, Tensor], hooks: Mapping[str, 
         module = network._modules[child]
         assert module is not None
         made._modules[child] = twin(module, inner_weights.get(child, {}), inner_hooks.get(child, {}))
+    return made
+
+
+def sparing(network: nn.Module) -> nn.Module:
+    """A twin of `network` that needs less memory and more time to be differentiated, for the same result.
+
+    Blocks that can keep only what goes into them do so, and run once more for their gradients (Chen et al. 2016, arXiv
+    1604.06174). Raises SemblantError as `twin` does.
+    """
+    made = twin(network, {}, {})
+    for name, child in network._modules.items():
+        if child is not None and any(hasattr(module, SPARING) for module in child.modules()):
+            made._modules[name] = sparing(child)
+    if hasattr(network, SPARING):
+        setattr(made, SPARING, True)
+        made._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # type: ignore[assignment]
     return made
 
 

@@ -6,6 +6,7 @@ the report names the command lines, and the portrait and the pictures to measure
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -25,12 +26,13 @@ from semblant.bench.page import page
 from semblant.bench.results import write_json, write_text
 from semblant.bench.sheet import sheet
 from semblant.bench.sitter import Sitter, draw
-from semblant.data.pictures import save_png
+from semblant.data.pictures import save_png, write_picture
 from semblant.data.subject import Subject
 from semblant.errors import FileProblem, SemblantError
 from semblant.methods.index import method_class
 from semblant.training import concepts
 from semblant.training.concepts import Concept
+from semblant.training.lock import held
 from semblant.training.optimise import Interrupted, Progress
 from semblant.world.prompts import demo_prompts
 
@@ -113,11 +115,26 @@ def run(
     """Make the demo in the folder `out`, and return its results (plain data, also in `results.json`).
 
     Writes report.html, results.json, grid.png, portrait.png, references/, concepts/ and pictures/. `say` hears one line
-    about each thing that is done. Raises FileProblem when the folder holds something other than a demo, and
-    `training.optimise.Interrupted` when stopped.
+    about each thing that is done. Raises FileProblem when the folder holds something other than a demo, or
+    another demo is at work there, and `training.optimise.Interrupted` when stopped.
     """
-    plan, sitter = plan or Plan(), sitter or Sitter()
-    plan = replace(plan, steps=steps or plan.steps)
+    plan = replace(plan or Plan(), steps=steps or (plan or Plan()).steps)
+    place = Path(os.path.abspath(out))
+    with held(place.with_name(f"{place.name}.lock"), out):
+        return _run(out, base, plan, seed, word, base_name, sitter or Sitter(), say, stop)
+
+
+def _run(
+    out: Path,
+    base: Base,
+    plan: Plan,
+    seed: int,
+    word: str,
+    base_name: str,
+    sitter: Sitter,
+    say: Callable[[str], None],
+    stop: Callable[[], bool] | None,
+) -> dict[str, Any]:
     began = time.monotonic()
     _claim(out)
     templates = demo_prompts()[: plan.prompts]
@@ -139,7 +156,7 @@ def run(
     not_measured = _measure([*made, truth], references, portrait, prompts * plan.seeds)
     _save_pictures(out, made, templates, word, seed, base)
     rows = [(result.arm.title, result.images[: len(templates)]) for result in [*made, truth]]
-    sheet(rows, prompts).save(out / "grid.png")
+    write_picture(sheet(rows, prompts), out / "grid.png")
     results = {
         "semblant": __version__,
         "finished": True,

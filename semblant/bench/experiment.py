@@ -20,7 +20,7 @@ from typing import Any
 from semblant.backbones.base import Base
 from semblant.backbones.judges import load_judges
 from semblant.bench.attention_mass import face_mask, masses, object_mask
-from semblant.bench.results import write_json
+from semblant.bench.results import write_json, write_text
 from semblant.bench.sitter import Sitter, draw
 from semblant.data.subject import Subject
 from semblant.errors import FileProblem, SemblantError
@@ -95,7 +95,7 @@ def run(plan: Plan, base: Base, out: Path, only: Sequence[str] = ()) -> list[dic
                 continue
             path = out / "cells" / f"{person:04d}-{name}.json"
             key = _key(plan, arm, base)
-            cell = json.loads(path.read_text()) if path.is_file() else {}
+            cell = _stored(path)
             if cell.get("key") != key:
                 cell = {"key": key, "arm": name, "person": person, **_cell(plan, arm, base, person)}
                 write_json(path, cell)
@@ -103,6 +103,15 @@ def run(plan: Plan, base: Base, out: Path, only: Sequence[str] = ()) -> list[dic
                 log.info("person %d, %s: identity gain %s", person, name, "none" if gain is None else f"{gain:.3f}")
             cells.append(cell)
     return cells
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """A cell that is there; empty when it is missing or damaged, and is then made again."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _key(plan: Plan, arm: Arm, base: Base) -> str:
@@ -237,7 +246,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     table = summary(run(Plan.read(given.plan), load(given.base), given.out, given.arm))
     write_json(given.out / "summary.json", table)
-    (given.out / "summary.md").write_text(markdown(table))
+    write_text(given.out / "summary.md", markdown(table))
     log.info("%s", markdown(table))
 
 

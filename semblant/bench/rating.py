@@ -131,6 +131,8 @@ def collect(answers: Sequence[Path]) -> dict[str, Any]:
     raters, total = set(), 0
     for path in answers:
         try:
+            if path.exists() and not path.is_file():
+                raise ValueError("it is no file")
             record = json.loads(path.read_text())
             if record["format"] != FORMAT:
                 raise ValueError(f"its format is {record['format']!r}")

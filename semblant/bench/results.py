@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semblant.errors import FileProblem
+from semblant.backbones.replacement import write_whole
 
 
 def jsonable(value: Any) -> Any:
@@ -26,13 +26,8 @@ def jsonable(value: Any) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole. Raises FileProblem when it cannot be written."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise FileProblem(f"{path} cannot be written: {error.strerror or error}") from error
+    # A file name that is no text may be in it; what stands for its bytes has no UTF-8.
+    write_whole(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from semblant.cli.interruption import stoppable
 from semblant.cli.outputs import Output
 from semblant.cli.terminal import Advance, Terminal, duration, memory
 from semblant.cli.vocabulary import warn_of_photographs, warn_of_unknown_words
-from semblant.errors import SemblantError, closest
+from semblant.errors import FileProblem, SemblantError, closest
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +114,7 @@ def fit(
     from semblant.data.pictures import find_pictures
     from semblant.data.subject import Subject, check_class_word, check_word
     from semblant.methods.index import method_class
-    from semblant.training import checkpoint, concepts
+    from semblant.training.lock import held
 
     terminal = Terminal(quiet, json)
     # What can be refused is refused before anything heavy is read.
@@ -146,33 +146,31 @@ def fit(
         asked = _stored_steps(output.checkpoint) if resume else None
         asked = asked or _affordable(method, loaded, subject, chosen, planned, seconds, compute, terminal)
         settings = verbs.method(method, loaded, **{**chosen, "steps": asked})
-    if force and not resume:
-        checkpoint.Store(output.checkpoint).remove()
-        output.run.clear()
-    if keep_every is not None:
-        output.run.note(pictures, face, strip)
     shown = f"{len(subject.images)} picture{'s' if len(subject.images) > 1 else ''}"
-    terminal.say(f"{method} learns {word} ({class_word}) from {shown} on {loaded.name}")
-    with (
-        stoppable(terminal.say, "stopping after this step, and saving") as asked_to_stop,
-        terminal.work("fitting") as advance,
-    ):
-        concept = verbs.fit(
-            settings,
-            loaded,
-            subject,
-            seed=seed,
-            checkpoint=output.checkpoint,
-            resume=resume,
-            progress=Teller(terminal, loaded, advance),
-            stop=asked_to_stop,
-            compute=compute,
-            keep_every=keep_every,
-            keep=None if keep_every is None else lambda kept: output.run.keep(kept, strip),
-        )
-    concepts.save(concept, output.file, strip=strip)
-    checkpoint.Store(output.checkpoint).remove()
-    embedding = _embedding(terminal, concept, output.file, force)
+    with held(output.lock, output.file):
+        output.clear(resume, force)
+        if keep_every is not None:
+            output.run.note(pictures, face, strip)
+        terminal.say(f"{method} learns {word} ({class_word}) from {shown} on {loaded.name}")
+        with (
+            stoppable(terminal.say, "stopping after this step, and saving") as asked_to_stop,
+            terminal.work("fitting") as advance,
+        ):
+            concept = verbs.fit(
+                settings,
+                loaded,
+                subject,
+                seed=seed,
+                checkpoint=output.checkpoint,
+                resume=resume,
+                progress=Teller(terminal, loaded, advance),
+                stop=asked_to_stop,
+                compute=compute,
+                keep_every=keep_every,
+                keep=None if keep_every is None else lambda kept: output.run.keep(kept, strip),
+            )
+        output.save(concept, strip)
+        embedding = _embedding(terminal, concept, output.file, force)
     verdict = None if no_verdict else judged(terminal, loaded, concept, subject, output)
     record = {
         "concept": output.file,
@@ -223,7 +221,10 @@ def judged(terminal: Terminal, base: Base, concept: Concept, subject: Subject, o
     except SemblantError as problem:
         terminal.say(f"no verdict: {problem}")
         return None
-    output.run.write_verdict(found)
+    try:
+        output.run.write_verdict(found)
+    except FileProblem as problem:
+        terminal.warn(f"the verdict is not kept: {problem}")
     return found
 
 
@@ -306,6 +307,8 @@ def _summary(
         f"{concept.word} is in {file}, after {concept.steps} steps in {duration(figures.get('seconds', 0))} "
         f"({figures.get('compute', 'float32')}); loss {first:.4f} at first, {last:.4f} at last"
     ]
+    if skipped := figures.get("skipped updates"):
+        lines.append(f"{skipped} update{'s were' if skipped > 1 else ' was'} left out: the loss was not finite")
     if (inside := figures.get("attention inside mask")) is not None:
         lines.append(f"{inside:.0%} of the word's attention lies on the subject")
     if embedding is not None:

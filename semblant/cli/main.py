@@ -5,6 +5,7 @@ Nothing heavy is imported here: `semblant --help` has to answer at once.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -18,6 +19,7 @@ from semblant.cli import (
     analysing,
     catalogue,
     checkpoints,
+    converting,
     demonstration,
     diagnosis,
     fitting,
@@ -27,8 +29,11 @@ from semblant.cli import (
     sampling,
     worlds,
 )
-from semblant.errors import SemblantError
+from semblant.cli.interruption import terminable
+from semblant.cli.terminal import visible
+from semblant.errors import FileProblem, SemblantError, out_of_memory
 
+NO_MEMORY = "there is not enough memory for this; ask for less at once, or use a smaller base"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -38,6 +43,8 @@ class Sentences(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """`--traceback` may stand anywhere: whoever needs it has just typed the rest."""
+        if any("\0" in arg for arg in args):
+            raise typer.BadParameter("an argument holds a NUL character, which no name or prompt has")
         end = args.index("--") if "--" in args else len(args)
         if "--traceback" in args[:end]:
             args = ["--traceback", *(arg for arg in args[:end] if arg != "--traceback"), *args[end:]]
@@ -47,20 +54,25 @@ class Sentences(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command and turn what it raises into a sentence."""
         try:
-            return super().invoke(ctx)
+            with terminable():
+                return super().invoke(ctx)
         except SemblantError as problem:
             self.explain(ctx, problem, str(problem))
             raise typer.Exit(problem.exit_code) from problem
         except KeyboardInterrupt as problem:
             self.explain(ctx, problem, "interrupted; nothing further was written")
             raise typer.Exit(INTERRUPTED) from problem
-        except MemoryError as problem:
-            self.explain(ctx, problem, "there is not enough memory for this; ask for less at once, or a smaller base")
-            raise typer.Exit(1) from problem
         except Exception as problem:
             # Exits and usage errors of the command line itself carry an exit code and explain themselves.
             if hasattr(problem, "exit_code") or isinstance(problem, typer.Abort | BrokenPipeError):
                 raise
+            if out_of_memory(problem):
+                self.explain(ctx, problem, NO_MEMORY)
+                raise typer.Exit(SemblantError.exit_code) from problem
+            if isinstance(problem, OSError):
+                where = problem.filename if isinstance(problem.filename, str) else "a file"
+                self.explain(ctx, problem, f"{where} cannot be used: {problem.strerror or problem}")
+                raise typer.Exit(FileProblem.exit_code) from problem
             said = (str(problem).strip().splitlines() or [""])[0]
             kind = type(problem).__name__
             self.explain(
@@ -74,7 +86,7 @@ class Sentences(TyperGroup):
         """Say what went wrong; with the traceback when asked for."""
         if ctx.params.get("traceback") or os.environ.get("SEMBLANT_TRACEBACK", "") not in ("", "0"):
             traceback.print_exception(problem, file=sys.stderr)
-        print(f"error: {sentence}", file=sys.stderr)
+        print(f"error: {visible(sentence)}", file=sys.stderr)
 
 
 app = typer.Typer(
@@ -104,6 +116,10 @@ def root(
     ] = False,
 ) -> None:
     """Teach a text-to-image model who or what is in your pictures; then generate and measure."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names need not be text, and not every terminal knows every letter.
+            stream.reconfigure(errors="backslashreplace")
     # Before any library reads it: a bar over the reading of five small files says nothing.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -114,6 +130,7 @@ sampling.register(app)
 measuring.register(app)
 diagnosis.register(app)
 inspecting.register(app)
+converting.register(app)
 catalogue.register(app)
 demonstration.register(app)
 analysing.register(app)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from semblant.cli.terminal import Terminal
 from semblant.errors import FileProblem, SemblantError
@@ -52,7 +54,8 @@ def rate(
         found = collect(given)
         terminal.answer(found, _table(found["shares"]))
         return
-    names = [folder.resolve().name for folder in given]
+    # Not resolved: a link may lead in a circle.
+    names = [Path(os.path.abspath(folder)).name for folder in given]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in given]
     if len(set(names)) < len(names):
@@ -85,9 +88,10 @@ def _table(shares: dict[str, dict[str, float]]) -> Table:
     methods = sorted({method for own in shares.values() for method in own})
     shown = Table(box=None, pad_edge=False)
     for column in ("preferred", *methods):
-        shown.add_column(column)
+        shown.add_column(Text(column))
     for question, own in shares.items():
-        shown.add_row(question, *(f"{own[m]:.3f}" if m in own else "" for m in methods))
+        # Both come from files that people send: text, not markup.
+        shown.add_row(Text(question), *(f"{own[m]:.3f}" if m in own else "" for m in methods))
     return shown
 
 

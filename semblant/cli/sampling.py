@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -215,13 +217,15 @@ def write(image: Image.Image, folder: Path, prompt: str, seed: int, record: dict
     """Save a picture under a name that nobody has yet. Raises FileProblem when the folder cannot be used."""
     from semblant.data.pictures import save_png
 
-    name, number = f"{slug(prompt)}-seed{seed}", 1
-    file = folder / f"{name}.png"
-    while file.exists():
-        number += 1
-        file = folder / f"{name}-{number}.png"
-    save_png(image, file, record)
-    return file
+    name = f"{slug(prompt)}-seed{seed}"
+    for number in itertools.count(1):
+        file = folder / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
+        if not file.exists():
+            # Another run may write here too, and take the name this instant.
+            with suppress(FileExistsError):
+                save_png(image, file, record, replace=False)
+                return file
+    raise AssertionError("there is always one more number")
 
 
 def register(app: typer.Typer) -> None:

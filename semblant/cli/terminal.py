@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +23,15 @@ EVERY = 10
 """Percent of the work between two lines where there is no terminal to draw a bar on."""
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 Advance = Callable[[int, int, str], None]
 """`advance(done, total, details)` shows how far long work is."""
+
+
+def visible(text: str) -> str:
+    """Text whose control characters are spelled out: what a file or a name holds may not steer the terminal."""
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def _nothing(done: int, total: int, details: str) -> None:
@@ -34,7 +42,7 @@ class _Lines(logging.Handler):
     """Log records as plain lines on whatever stderr is now."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+        print(f"{record.levelname.lower()}: {visible(record.getMessage())}", file=sys.stderr)
 
 
 @dataclass
@@ -65,7 +73,7 @@ class Terminal:
     def say(self, text: str) -> None:
         """One line about what is going on; on stderr."""
         if not self.quiet:
-            self.errors.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.errors.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """One line about what the user should know; on stderr."""
@@ -77,6 +85,7 @@ class Terminal:
             print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False))
         elif not self.quiet and text is not None:
             markup = not isinstance(text, str)
+            text = visible(text) if isinstance(text, str) else text
             # Prose is left to the terminal to wrap: in a pipe a sentence stays one line, however long a path in it is.
             self.out.print(text, markup=markup, highlight=False, soft_wrap=isinstance(text, str | Text))
 

@@ -46,7 +46,10 @@ def render(
     import dataclasses
     import json as text_of
 
-    from semblant.data.pictures import save_png, to_image
+    from PIL import Image
+
+    from semblant.bench.results import write_text
+    from semblant.data.pictures import save_png, to_image, write_picture
     from semblant.world.being_facts import facts_of, picture, shown_of
     from semblant.world.captions import write
     from semblant.world.facts import facts, shown
@@ -73,7 +76,7 @@ def render(
             for k, scene in enumerate(some):
                 file, caption = files[start + k], write(scene, random.Random(f"{stem} {start + k}"))
                 save_png(to_image(drawn.image[k] * 2 - 1), file, {"world": True, "prompt": caption, "seed": seed})
-                _save_parts(drawn.parts[k].numpy(), file.with_suffix(".parts.png"))
+                write_picture(Image.fromarray(drawn.parts[k].numpy()), file.with_suffix(".parts.png"))
                 labels: dict[str, Any] = {
                     "picture": file.name,
                     "caption": caption,
@@ -89,7 +92,7 @@ def render(
                     "parts": list(PARTS),
                     "scene": dataclasses.asdict(scene),
                 }
-                file.with_suffix(".json").write_text(text_of.dumps(labels, indent=1) + "\n")
+                write_text(file.with_suffix(".json"), text_of.dumps(labels, indent=1) + "\n")
             advance(start + len(some), n, "")
     terminal.answer(
         {"folder": out, "pictures": [file.name for file in files]}, f"{n} picture(s) with labels are in {out}"
@@ -112,7 +115,7 @@ def sheet(
     """
     from PIL import Image
 
-    from semblant.data.pictures import to_image
+    from semblant.data.pictures import to_image, write_picture
     from semblant.world.company import draw_world_scene
     from semblant.world.renderer import render as draw
 
@@ -130,10 +133,7 @@ def sheet(
                 tile = to_image(picture * 2 - 1).resize((size, size), Image.Resampling.LANCZOS)
                 made.paste(tile, (k % columns * size, k // columns * size))
             advance(start + len(scenes), n, "")
-    try:
-        made.save(out, quality=88)
-    except OSError as error:
-        raise FileProblem(f"{out} cannot be written: {error.strerror or error}") from error
+    write_picture(made, out, quality=88)
     terminal.answer({"sheet": out, "pictures": n, "seed": seed}, f"{n} pictures are on {out}")
 
 
@@ -158,15 +158,6 @@ def drawn_scenes(n: int, seed: int, split: Split, same_identity: bool, kind: str
         being = being_of(own.choice(kinds), split, own.randrange(10**9))
         scenes.append(draw_mixed_scene(rng, person, being) if kind == "mixed" else draw_being_scene(rng, being))
     return scenes
-
-
-def _save_parts(parts: Any, file: Path) -> None:
-    from PIL import Image
-
-    try:
-        Image.fromarray(parts).save(file)
-    except OSError as error:
-        raise FileProblem(f"{file} cannot be written: {error.strerror or error}") from error
 
 
 @world.command()

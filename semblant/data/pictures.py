@@ -12,10 +12,9 @@ import json
 import logging
 import os
 import re
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -28,6 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from semblant import __version__
+from semblant.backbones.replacement import write_whole
 from semblant.errors import FileProblem
 
 logger = logging.getLogger(__name__)
@@ -148,11 +148,12 @@ def to_image(tensor: Float[Tensor, "3 height width"]) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-def save_png(image: Image.Image, path: PathLike, settings: Mapping[str, Any]) -> None:
+def save_png(image: Image.Image, path: PathLike, settings: Mapping[str, Any], *, replace: bool = True) -> None:
     """Write a generated picture with the settings that made it, and the statement that it is generated.
 
     All or nothing: the file appears complete or not at all. Settings are written as JSON, without the folders of
-    absolute paths. Raises FileProblem when the file cannot be written.
+    absolute paths. Raises FileProblem when the file cannot be written, and without `replace` FileExistsError where
+    something is.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -165,20 +166,21 @@ def save_png(image: Image.Image, path: PathLike, settings: Mapping[str, Any]) ->
     clean = image.convert("RGB")
     clean.info = {}
     clean.save(buffer, "PNG", pnginfo=text)
-    # A name of its own for each process and thread, in the same folder: only there is the renaming atomic.
-    partial = path.with_name(f".semblant-{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise FileProblem(f"Cannot write {path}: {_reason(error)}.") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    write_whole(path, buffer.getvalue(), replace=replace)
+
+
+def write_picture(image: Image.Image, path: PathLike, **options: Any) -> None:
+    """Write a picture as it is, whole or not at all, in the format of its ending; `options` are Pillow's.
+
+    Raises FileProblem when it cannot be written, or has an ending that no picture has.
+    """
+    path = Path(path)
+    Image.init()
+    if (form := Image.EXTENSION.get(path.suffix.lower())) is None:
+        raise FileProblem(f"{path} has no ending of a picture; give it one, such as .png or .jpg.")
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    write_whole(path, buffer.getvalue())
 
 
 def read_settings(path: PathLike) -> dict[str, Any]:

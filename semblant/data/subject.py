@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -130,6 +131,14 @@ class Subject:
     def templates(self) -> tuple[str | None, ...]:
         """Every picture's caption with `{}` where the word goes; None without a caption that says where."""
         return tuple(None if text is None else template_of(text, self.word) for text in self.captions)
+
+    @property
+    def pixels(self) -> str:
+        """A short hash of all that is seen of the pictures: after cropping, with their masks."""
+        total = hashlib.sha256()
+        for image in (*self.images, *self.masks):
+            total.update(b"none" if image is None else f"{image.mode} {image.size} ".encode() + image.tobytes())
+        return total.hexdigest()[:16]
 
     def with_masks(self, detector: Detector = find_faces) -> Subject:
         """The subject with a mask for every picture, found where none is given, which is warned of.

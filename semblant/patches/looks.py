@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Literal
 
@@ -45,6 +46,12 @@ class ComparedLooks(AttentionPatch):
         self.finest = min(site.factor for site in sites)
         if not self.names:
             raise SemblantError(f"attention_sites {first}, {last} holds none of {len(sites)} sites; all are 0, 1")
+
+    def only(self, rows: Sequence[int]) -> ComparedLooks:
+        """The comparison for some of its rows."""
+        made = copy.copy(self)
+        made.reference, made.compared = self.reference[list(rows)], self.compared[list(rows)]
+        return made
 
     def rewrite(self, site: Site, moment: Moment, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Record the error per row; what the site computes stays as it was."""

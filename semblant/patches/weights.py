@@ -51,9 +51,10 @@ class LowRank(WeightsPatch):
         return name in self.factors
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
-        """The weight plus the product of its factors [out, rank] and [rank, in]."""
+        """The weight plus the product of its factors [out, rank] and [rank, in], or of a convolution's, whose first
+        sides are these and whose others (height, width) are counted with `in`."""
         up, down = self.factors[name]
-        return weight + self.strength * (up @ down).view_as(weight).to(weight)
+        return weight + self.strength * (up.flatten(1) @ down.flatten(1)).view_as(weight).to(weight)
 
 
 def low_rank_start(

@@ -6,12 +6,14 @@ import json
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from semblant.backbones.replacement import sweep
 from semblant.errors import FileProblem, SemblantError
 from semblant.training.files import content_hash, read_tensors, write_tensors
 
@@ -48,7 +50,9 @@ class Store:
         self.own = [*self.own, path][-self.keep :]
         for _, old in self._files():
             if old not in self.own:
-                old.unlink(missing_ok=True)
+                # One too many does no harm, and is tried again next time.
+                with suppress(OSError):
+                    old.unlink()
         return path
 
     def read(self) -> State | None:
@@ -70,10 +74,16 @@ class Store:
             raise FileProblem(f"no usable checkpoint: {'; '.join(problems)}. Start the run anew, without `--resume`.")
         return None
 
+    @property
+    def lock(self) -> Path:
+        """The file that says which run writes here: NAME.lock beside NAME.checkpoint."""
+        return self.folder.with_name(self.folder.name.removesuffix(".checkpoint") + ".lock")
+
     def remove(self) -> None:
         """Delete the checkpoints, and the folder when nothing else is in it."""
         for _, path in self._files():
             path.unlink(missing_ok=True)
+        sweep(self.folder)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 

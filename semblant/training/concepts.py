@@ -110,6 +110,7 @@ def load(path: str | Path, base: Base | None = None) -> Concept:
         raise FileProblem(f"{path} is damaged: its metadata is no JSON") from None
     wrong = [name for name in _REQUIRED if name not in facts]
     wrong += [name for name, value in facts.items() if not isinstance(value, _WRITTEN[name])]
+    wrong += [name for name in ("word", "class_word") if facts.get(name) == ""]
     if wrong:
         raise FileProblem(f"{path} is damaged: its metadata lacks, or has in a wrong form, {', '.join(wrong)}")
     if content_hash(tensors) != metadata.get("sha256"):
@@ -191,7 +192,9 @@ def _require_format(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping
         raise FileProblem(f"{path} is of format semblant/{found[1]} and this version reads {FORMAT}; upgrade semblant")
     if given == checkpoint.FORMAT:
         raise FileProblem(f"{path} is a checkpoint of an unfinished run, not a concept; `--resume` finishes the run")
-    raise FileProblem(f"{path} is not a concept of semblant; it seems to be {_likely(tensors)}")
+    likely = _likely(tensors)
+    hint = "; `semblant convert` makes a concept of it" if re.search("LoRA|embedding", likely) else ""
+    raise FileProblem(f"{path} is not a concept of semblant; it seems to be {likely}{hint}")
 
 
 _KINDS = (

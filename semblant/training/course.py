@@ -35,6 +35,14 @@ class Course:
     finished: bool = False
     """Whether the learner itself said that it is done."""
     marked: tuple[Tensor, dict[str, Tensor]] | None = None
+    good: dict[str, Tensor] = field(default_factory=dict)
+    """What was learned where it was last remembered, to return to."""
+    current: bool = False
+    """Whether nothing was learned since."""
+    returned: int = 0
+    """How often it returned there."""
+    good_at: int = 0
+    """Steps behind it when that was remembered."""
 
     @staticmethod
     def start(index: int, learner: Learner, seed: int, steps: int | None) -> Course:
@@ -70,6 +78,17 @@ class Course:
             self.generator.set_state(self.marked[0])
             self.learner.restore(self.marked[1])
 
+    def remember(self) -> None:
+        """Take what is learned so far as what to return to, unless losses are not finite just now."""
+        if self.skipped_in_a_row == 0 and self.sound():
+            self.good = {name: tensor.detach().clone() for name, tensor in self._learned().items()}
+            self.current, self.returned, self.good_at = True, 0, self.taken
+
+    def return_to_good(self) -> None:
+        """Undo what was learned since it was last remembered. Steps and random numbers go on from where they are."""
+        self._learn(self.good)
+        self.skipped_in_a_row, self.current, self.returned = 0, True, self.returned + 1
+
     def update(self, loss: float, gradients: Sequence[Tensor | None]) -> None:
         """One step of the optimiser, left out when the loss or a gradient is not finite."""
         settings, parameters = self.learner.optimiser, list(self.learner.parameters.values())
@@ -79,7 +98,7 @@ class Course:
         if not (math.isfinite(loss) and math.isfinite(float(norm))):
             self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
             return
-        self.skipped_in_a_row = 0
+        self.skipped_in_a_row, self.current = 0, False
         for parameter, gradient in zip(parameters, gradients, strict=True):
             # The fused update walks memory, not indices: a gradient must lie in memory as its parameter does.
             parameter.grad = torch.empty_like(parameter).copy_(gradient) if gradient is not None else None
@@ -101,12 +120,19 @@ class Course:
             "generator": self.generator.get_state(),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
         }
-        made |= {f"parameter.{name}": p for name, p in self.learner.parameters.items()}
+        made |= self._learned()
+        if not (self.current or self.done):
+            made |= {f"good.{name}": tensor for name, tensor in self.good.items()}
+        return {f"{self.index}.{name}": tensor for name, tensor in made.items()}
+
+    def _learned(self) -> dict[str, Tensor]:
+        """Parameters, the learner's state and the optimiser's."""
+        made: dict[str, Tensor] = {f"parameter.{name}": p for name, p in self.learner.parameters.items()}
         made |= {f"state.{name}": t for name, t in self.learner.state().items()}
         names = list(self.learner.parameters)
         for number, values in self.optimiser.state_dict()["state"].items():
             made |= {f"optimiser.{key}.{names[number]}": value for key, value in values.items()}
-        return {f"{self.index}.{name}": tensor for name, tensor in made.items()}
+        return made
 
     def facts(self) -> dict[str, Any]:
         """Everything that is not a tensor."""
@@ -115,28 +141,38 @@ class Course:
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
             "finished": self.finished,
+            "returned": self.returned,
+            "good_at": self.good_at,
         }
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Go on from what `tensors` and `facts` said."""
         prefix = f"{self.index}."
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        part = lambda kind: {n.removeprefix(kind): t for n, t in own.items() if n.startswith(kind)}
-        with torch.no_grad():
-            for name, parameter in self.learner.parameters.items():
-                parameter.copy_(own[f"parameter.{name}"])
-        state: dict[int, dict[str, Tensor]] = {}
-        numbers = {name: number for number, name in enumerate(self.learner.parameters)}
-        for full, value in part("optimiser.").items():
-            key, name = full.split(".", 1)
-            state.setdefault(numbers[name], {})[key] = value
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        self.learner.restore(part("state."))
+        self._learn(own)
         self.generator.set_state(own["generator"])
         self.losses = own["losses"].tolist()
         self.seconds, self.finished = facts["seconds"], facts["finished"]
         self.skipped, self.skipped_in_a_row = facts["skipped"], facts["skipped_in_a_row"]
+        good = _under("good.", own)
+        self.good = good or {name: tensor.detach().clone() for name, tensor in self._learned().items()}
+        self.current, self.returned = not good, facts.get("returned", 0)
+        self.good_at = facts.get("good_at", self.taken)
+
+    def _learn(self, told: Mapping[str, Tensor]) -> None:
+        """Take over what `_learned` told."""
+        with torch.no_grad():
+            for name, parameter in self.learner.parameters.items():
+                parameter.copy_(told[f"parameter.{name}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        numbers = {name: number for number, name in enumerate(self.learner.parameters)}
+        for full, value in _under("optimiser.", told).items():
+            key, name = full.split(".", 1)
+            # A copy: the optimiser goes on in what it is given.
+            state.setdefault(numbers[name], {})[key] = value.clone()
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.learner.restore(_under("state.", told))
 
     def identity(self) -> dict[str, Any]:
         """What has to be the same for a checkpoint to fit."""
@@ -146,6 +182,10 @@ class Course:
             "parameters": {name: list(p.shape) for name, p in self.learner.parameters.items()},
             "optimiser": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
         }
+
+
+def _under(prefix: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
 
 
 def make_optimiser(settings: Optimiser, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

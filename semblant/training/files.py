@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from semblant.backbones.header import beginning, diagnosis, reason, refuse_foreign
+from semblant.backbones.header import beginning, diagnosis, refuse_foreign
+from semblant.backbones.replacement import write_whole
 from semblant.errors import FileProblem
 
 
@@ -22,17 +21,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
     Folders on the way are made. Raises FileProblem when the disk or the folder does not let us.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_separate(tensors), temporary, metadata=dict(metadata))
-        _flush(temporary)
-        os.replace(temporary, path)
-        _flush(path.parent)
-    except (OSError, SafetensorError) as problem:
-        raise FileProblem(f"{path} cannot be written: {reason(problem)}") from problem
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, save(_separate(tensors), metadata=dict(metadata)))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -74,14 +63,3 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.add(plain.untyped_storage().data_ptr())
         made[name] = plain
     return made
-
-
-def _flush(path: Path) -> None:
-    """Have the disk take a file's content, or a folder's list of names, now."""
-    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -55,6 +55,17 @@ class Batch:
     context: Context
     weight: Float[Tensor, " rows"]
 
+    def only(self, rows: Sequence[int]) -> Batch:
+        """Some of the rows; the batch itself when they are all."""
+        chosen = list(rows)
+        if chosen == list(range(len(self.x))):
+            return self
+        latent, noise, x, timestep, weight = (
+            getattr(self, name)[chosen] for name in ("latent", "noise", "x", "timestep", "weight")
+        )
+        mask = None if self.mask is None else self.mask[chosen]
+        return Batch(latent, noise, x, timestep, mask, self.context.pick(chosen), weight)
+
 
 @dataclass
 class Learner(ABC):

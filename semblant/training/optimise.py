@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from semblant.backbones.base import Base
+from semblant.backbones.replacement import sweep
 from semblant.errors import SemblantError
-from semblant.training.checkpoint import State, Store, require_same
+from semblant.training.checkpoint import Store, require_same
 from semblant.training.course import Course
 from semblant.training.learner import Learner
-from semblant.training.step import Plain, gradients
+from semblant.training.lock import held
+from semblant.training.run import PATIENCE, Interrupted, Progress, Run, circumstances
+from semblant.training.thrift import Thrift
+
+__all__ = ["PATIENCE", "History", "Interrupted", "Progress", "optimise", "peak_memory", "stored_compute"]
 
 logger = logging.getLogger(__name__)
-
-PATIENCE = 10
-"""How many steps in a row may have a loss or gradient that is not finite."""
-WINDOW = 50
-"""How many steps the running means of loss and speed look back."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands after a step."""
-
-    step: int
-    """Steps done, learners that share a batch counted once."""
-    steps: int
-    loss: float
-    """Mean over the last 50 steps and the learners at work; NaN when none of them was finite."""
-    seconds_per_step: float
-    seconds_left: float
-    figures: Mapping[str, float]
-    """The learners' figures; with several learners each name begins with the learner's index."""
-    learners: tuple[int, ...] = (0,)
-    """Indices of the learners at work."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +41,6 @@ class History:
     """Most bytes the process has held in memory so far."""
     skipped: int = 0
     """Updates left out because loss or gradient was not finite."""
-
-
-class Interrupted(SemblantError):
-    """A run that was stopped from outside. Its message says how to go on. Exit code 130, as shells have it."""
-
-    exit_code = 130
 
 
 def optimise(
@@ -91,10 +65,16 @@ def optimise(
 
     `checkpoint` is a folder: every `every` steps, when interrupted and at the end the whole state is written there.
     With `resume` a run goes on from it in the precision it began with, bit for bit on one CPU with a fixed number of
-    threads. `fingerprint` (settings, hashes of pictures and base) has to be what it was then.
+    threads. `fingerprint` (settings, hashes of pictures and base) has to be what it was then. Nobody else may run in
+    that folder meanwhile, which NAME.lock beside it says.
 
-    `stop` is asked before every step. Raises Interrupted when it answers yes or Ctrl-C is pressed, and SemblantError
-    when a learner's loss is not finite for 10 steps in a row; what was learned until then is saved.
+    An update whose loss or gradient is not finite is left out; after 10 in a row the learner goes back to what it had
+    learned where that was last remembered, every `every` steps. When memory runs out, steps are taken in smaller
+    pieces, to the same result.
+
+    `stop` is asked before every step. Raises Interrupted when it answers yes or Ctrl-C is pressed; SemblantError when
+    going back did not help, or one row does not fit into memory; FileProblem when a checkpoint cannot be written or
+    another run holds the folder. What was learned until then is saved, as far as the disk lets it be.
     """
     if not learners or len(seeds) != len(learners):
         raise ValueError(f"every learner needs a seed: {len(learners)} learners, {len(seeds)} seeds")
@@ -106,11 +86,15 @@ def optimise(
     ]
     store = Store(Path(checkpoint)) if checkpoint is not None else None
     identity = {"given": dict(fingerprint or {}), "learner": {str(c.index): c.identity() for c in courses}}
-    dtype = compute or base.compute
-    if resume and store is not None:
-        dtype = _resume(courses, store, identity, dtype)
-    run = _Run(base.computing(dtype), courses, store, identity, every, progress, stop)
-    with torch.enable_grad():
+    with ExitStack() as stack:
+        if store is not None:
+            stack.enter_context(held(store.lock, store.folder))
+            sweep(store.folder)
+        dtype, thrift, resumed = compute or base.compute, Thrift(), False
+        if resume and store is not None:
+            dtype, thrift, resumed = _resume(courses, store, identity, dtype)
+        run = Run(base.computing(dtype), courses, store, identity, every, progress, stop, thrift, resumed)
+        stack.enter_context(torch.enable_grad())
         run.go()
     peak = peak_memory(base.device)
     return [History(c.losses, dict(c.learner.figures()), c.seconds, peak, c.skipped) for c in courses]
@@ -134,162 +118,18 @@ def peak_memory(device: torch.device) -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def _resume(courses: Sequence[Course], store: Store, identity: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
+def _resume(
+    courses: Sequence[Course], store: Store, identity: Mapping[str, Any], dtype: torch.dtype
+) -> tuple[torch.dtype, Thrift, bool]:
+    """Put the courses where the newest checkpoint says, and tell how the run computes; whether there was one."""
     state = store.read()
     if state is None:
         logger.warning("there is no checkpoint in %s; the run starts at its beginning", store.folder)
-        return dtype
+        return dtype, Thrift(), False
     require_same(state.fingerprint, identity, store.folder)
     for course in courses:
         course.restore(state.tensors, state.facts["learners"][course.index])
-    for name, now in _circumstances().items():
+    for name, now in circumstances().items():
         if (then := state.facts["circumstances"].get(name)) != now:
             logger.warning("%s was %s and is %s: the run goes on, but not bit for bit", name, then, now)
-    return getattr(torch, state.facts["compute"])
-
-
-def _circumstances() -> dict[str, Any]:
-    """What exact repetition depends on beside the state."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
-
-
-@dataclass
-class _Run:
-    base: Base
-    courses: Sequence[Course]
-    store: Store | None
-    identity: Mapping[str, Any]
-    every: int
-    progress: Callable[[Progress], None] | None
-    stop: Callable[[], bool] | None
-    whole: bool = True
-    """False while parameters are being updated: then the state is of no step."""
-    saved: int | None = None
-    """Step of the checkpoint written last."""
-    speed: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    plain: Plain = field(default_factory=dict)
-    groups: list[list[Course]] = field(default_factory=list)
-
-    def go(self) -> None:
-        self.groups = _groups(self.courses)
-        try:
-            for group in self.groups:
-                while active := [course for course in group if not course.done]:
-                    if self.stop is not None and self.stop():
-                        raise KeyboardInterrupt
-                    self._one_step(active)
-        except KeyboardInterrupt:
-            raise Interrupted(self._interrupted()) from None
-        if self.store is not None and self.saved != self.step:
-            self._save()
-
-    @property
-    def step(self) -> int:
-        return sum(max(course.taken for course in group) for group in self.groups)
-
-    @property
-    def steps(self) -> int:
-        return sum(max(c.taken if c.done else c.steps for c in group) for group in self.groups)
-
-    def _one_step(self, active: Sequence[Course]) -> None:
-        began = time.perf_counter()
-        for course in active:
-            course.mark()
-        losses, found = gradients(
-            self.base,
-            [course.learner for course in active],
-            [course.generator for course in active],
-            labels=[course.index for course in active],
-            plain=self.plain,
-        )
-        self.whole = False
-        for course, loss, own in zip(active, losses, found, strict=True):
-            course.update(loss, own)
-        for course in active:
-            course.marked = None
-        self.whole = True
-        seconds = time.perf_counter() - began
-        self.speed.append(seconds)
-        for course in active:
-            course.seconds += seconds / len(active)
-            if course.skipped_in_a_row >= PATIENCE:
-                raise SemblantError(self._diverged(course))
-        if self.store is not None and self.step % self.every == 0:
-            self._save()
-        if self.progress is not None:
-            self.progress(self._progress(active))
-
-    def _progress(self, active: Sequence[Course]) -> Progress:
-        recent = [loss for c in active for loss in c.losses[-WINDOW:] if math.isfinite(loss)]
-        figures: dict[str, float] = {}
-        for course in active:
-            prefix = f"{course.index} " if len(self.courses) > 1 else ""
-            figures |= {prefix + name: value for name, value in course.learner.figures().items()}
-        per_step = sum(self.speed) / len(self.speed)
-        step, steps = self.step, self.steps
-        return Progress(
-            step,
-            steps,
-            sum(recent) / len(recent) if recent else math.nan,
-            per_step,
-            per_step * (steps - step),
-            figures,
-            tuple(course.index for course in active),
-        )
-
-    def _save(self) -> None:
-        """Write a checkpoint, unless a parameter is not finite: then the one before stays the newest."""
-        assert self.store is not None
-        if not all(course.sound() for course in self.courses):
-            logger.warning("a parameter is not finite at step %d; no checkpoint is written", self.step)
-            return
-        tensors: dict[str, Tensor] = {}
-        for course in self.courses:
-            tensors |= course.tensors()
-        facts = {
-            "learners": [course.facts() for course in self.courses],
-            "compute": str(self.base.compute).removeprefix("torch."),
-            "circumstances": _circumstances(),
-        }
-        self.store.write(State(tensors, facts, self.identity))
-        self.saved = self.step
-
-    def _rescue(self) -> str:
-        """Save what there is, and say in half a sentence where."""
-        if self.store is None:
-            return "nothing was saved, because no checkpoint folder was given"
-        if self.whole:
-            for course in self.courses:
-                course.rewind()
-            if self.saved != self.step:
-                self._save()
-        if self.saved is None:
-            return "nothing could be saved"
-        return f"the state after step {self.saved} is in {self.store.folder}"
-
-    def _interrupted(self) -> str:
-        kept = self._rescue()
-        onward = "; the same command with `--resume` goes on from there" if self.saved is not None else ""
-        return f"interrupted at step {self.step} of {self.steps}: {kept}{onward}"
-
-    def _diverged(self, course: Course) -> str:
-        return (
-            f"the loss or gradient of {type(course.learner).__name__} was not finite for {PATIENCE} steps in a row, "
-            f"up to step {course.taken}; {self._rescue()}. "
-            f"A learning rate below {course.learner.optimiser.lr:g} or computing in float32 usually helps."
-        )
-
-
-def _groups(courses: Sequence[Course]) -> list[list[Course]]:
-    """The courses that share a batch first, then each of the others alone."""
-    sharing = []
-    for course in courses:
-        # Its patches may be known only after it began; a generator of its own keeps this without effect.
-        course.mark()
-        with torch.no_grad():
-            course.learner.begin(torch.Generator().manual_seed(course.seed))
-        if course.learner.shares_batch:
-            sharing.append(course)
-        course.rewind()
-        course.marked = None
-    return [*([sharing] if sharing else []), *([course] for course in courses if course not in sharing)]
+    return getattr(torch, state.facts["compute"]), Thrift.read(state.facts.get("thrift", {})), True

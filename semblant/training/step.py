@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,14 +13,31 @@ from semblant.backbones.base import Base
 from semblant.backbones.context import Context, Encoded
 from semblant.backbones.moment import Moment
 from semblant.backbones.patch import AttentionPatch, Patch, TrajectoryPatch, WeightsPatch, WordsPatch
-from semblant.errors import SemblantError
+from semblant.errors import SemblantError, out_of_memory
 from semblant.patches.narrow import Narrowed
 from semblant.training.learner import Batch, Example, Learner
+from semblant.training.thrift import NotEnoughMemory
 
 Plain = dict[str, Encoded]
 """Prompts without words, tokenised, with their encodings; kept from step to step."""
 KEPT = 64
 """How many of them are kept: at most some 15 MB for a text encoder of Stable Diffusion."""
+Part = list[tuple[int, list[int]]]
+"""Rows of one pass: the index of a learner, and which of its rows."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the learners of a step drew, one entry for each."""
+
+    labels: Sequence[int]
+    patches: Sequence[Sequence[Patch]]
+    batches: Sequence[Batch]
+
+    @property
+    def whole(self) -> Part:
+        """All rows of all learners."""
+        return [(index, list(range(len(batch.x)))) for index, batch in enumerate(self.batches)]
 
 
 def gradients(
@@ -30,30 +47,66 @@ def gradients(
     *,
     labels: Sequence[int] | None = None,
     plain: Plain | None = None,
+    most: int | None = None,
 ) -> tuple[list[float], list[list[Tensor | None]]]:
     """Loss of each learner on rows drawn from its generator, and the gradients of its parameters (None: unused).
 
     The loss of a learner is the mean over its own rows; the sum over learners is differentiated once. Rows do not mix
-    in the base, so each learner's gradient is what it would be alone. Raises SemblantError when no parameter matters.
+    in the base, so each learner's gradient is what it would be alone, and with `most` rows in one pass the sum over
+    passes is what one pass gives. Raises SemblantError when no parameter matters, NotEnoughMemory when a pass does not
+    fit.
     """
-    losses = []
-    for learner, (moment, prediction, batch) in zip(
-        learners, forward(base, learners, generators, labels=labels, plain=plain), strict=True
-    ):
-        per_row = learner.loss(moment, prediction, batch)
-        if per_row.shape != batch.weight.shape:
-            raise ValueError(
-                f"{type(learner).__name__}.loss answers one number per row, {tuple(batch.weight.shape)}; "
-                f"got {tuple(per_row.shape)}"
-            )
-        losses.append((per_row * batch.weight).mean())
-    total = torch.stack(losses).sum()
+    largest = 1
+    try:
+        drawn = draw(base, learners, generators, labels=labels, plain=plain)
+        parts = _parts(drawn.whole, most)
+        largest = max(sum(len(rows) for _, rows in part) for part in parts)
+        return _summed(base, learners, drawn, parts)
+    except (MemoryError, RuntimeError) as problem:
+        if not out_of_memory(problem):
+            raise
+    # Outside the block, where nothing holds what the failed pass had in memory.
+    raise NotEnoughMemory(largest)
+
+
+def _summed(
+    base: Base, learners: Sequence[Learner], drawn: Drawn, parts: Sequence[Part]
+) -> tuple[list[float], list[list[Tensor | None]]]:
+    """Losses and gradients summed over the passes."""
     parameters = [list(learner.parameters.values()) for learner in learners]
-    if not total.requires_grad:
+    flat = [p for own in parameters for p in own]
+    losses = [0.0] * len(learners)
+    sums: list[Tensor | None] = [None] * len(flat)
+    matters = False
+    for number, part in enumerate(parts, 1):
+        scores = []
+        for (index, _), given in zip(part, denoised(base, drawn, part), strict=True):
+            scores.append(_score(learners[index], *given, of=len(drawn.batches[index].x)))
+            losses[index] += float(scores[-1].detach())
+        total = torch.stack(scores).sum()
+        if not total.requires_grad:
+            # Class pictures alone may depend on nothing that is learned.
+            continue
+        matters = True
+        found = torch.autograd.grad(total, flat, allow_unused=True, retain_graph=number < len(parts))
+        sums = [new if old is None else old if new is None else old + new for old, new in zip(sums, found, strict=True)]
+    if not matters:
         names = ", ".join(type(learner).__name__ for learner in learners)
         raise SemblantError(f"the loss of {names} does not depend on its parameters; does the prompt hold its word?")
-    found = iter(torch.autograd.grad(total, [p for own in parameters for p in own], allow_unused=True))
-    return torch.stack(losses).detach().tolist(), [[next(found) for _ in own] for own in parameters]
+    each = iter(sums)
+    return losses, [[next(each) for _ in own] for own in parameters]
+
+
+def _score(learner: Learner, moment: Moment, prediction: Tensor, batch: Batch, of: int) -> Tensor:
+    """What these rows add to the mean over `of` rows."""
+    per_row = learner.loss(moment, prediction, batch)
+    if per_row.shape != batch.weight.shape:
+        raise ValueError(
+            f"{type(learner).__name__}.loss answers one number per row, {tuple(batch.weight.shape)}; "
+            f"got {tuple(per_row.shape)}"
+        )
+    weighted = per_row * batch.weight
+    return weighted.mean() if len(weighted) == of else weighted.sum() / of
 
 
 def forward(
@@ -68,7 +121,19 @@ def forward(
 
     `labels` number the learners (0, 1, ... unless given). Raises SemblantError when latents differ in size.
     """
-    labels = range(len(learners)) if labels is None else labels
+    drawn = draw(base, learners, generators, labels=labels, plain=plain)
+    return denoised(base, drawn, drawn.whole)
+
+
+def draw(
+    base: Base,
+    learners: Sequence[Learner],
+    generators: Sequence[torch.Generator],
+    *,
+    labels: Sequence[int] | None = None,
+    plain: Plain | None = None,
+) -> Drawn:
+    """The rows of a step and what is attached for them. Raises SemblantError when latents differ in size."""
     patches: list[list[Patch]] = []
     batches: list[Batch] = []
     for learner, generator in zip(learners, generators, strict=True):
@@ -79,6 +144,14 @@ def forward(
     if len({batch.latent.shape[1:] for batch in batches}) > 1:
         shapes = ", ".join(str(tuple(batch.latent.shape[1:])) for batch in batches)
         raise SemblantError(f"learners that train together need latents of one size; got {shapes}")
+    return Drawn(range(len(learners)) if labels is None else labels, patches, batches)
+
+
+def denoised(base: Base, drawn: Drawn, part: Part) -> list[tuple[Moment, Tensor, Batch]]:
+    """The rows of a part in one call of the base: what the loss of each of its learners is given."""
+    batches = [drawn.batches[index].only(own) for index, own in part]
+    patches = [_only(drawn.patches[index], own, len(drawn.batches[index].x)) for index, own in part]
+    labels = [drawn.labels[index] for index, _ in part]
     x = torch.cat([batch.x for batch in batches])
     rows: list[list[int]] = []
     for batch in batches:
@@ -88,7 +161,7 @@ def forward(
     moment = Moment.of(torch.cat([batch.timestep for batch in batches]), learner=whose)
     moment = replace(moment, size=(x.shape[-2], x.shape[-1]))
     context = Context(tuple(row for batch in batches for row in batch.context.rows))
-    if len(learners) == 1:
+    if len(part) == 1:
         return [(moment, base.patched(*patches[0]).denoise(x, moment, context), batches[0])]
     scopes = [f"learner {label}" for label in labels]
     prediction = base.patched(*_narrowed(patches, rows, scopes)).denoise(x, moment, context)
@@ -96,6 +169,24 @@ def forward(
         (moment.only(own, scope), prediction[own[0] : own[-1] + 1], batch)
         for own, scope, batch in zip(rows, scopes, batches, strict=True)
     ]
+
+
+def _parts(whole: Part, most: int | None) -> list[Part]:
+    """The rows in order, cut into passes of at most `most`."""
+    if most is None:
+        return [whole]
+    rows = [(index, row) for index, own in whole for row in own]
+    parts = []
+    for start in range(0, len(rows), most):
+        part: dict[int, list[int]] = {}
+        for index, row in rows[start : start + most]:
+            part.setdefault(index, []).append(row)
+        parts.append(list(part.items()))
+    return parts
+
+
+def _only(patches: Sequence[Patch], rows: list[int], of: int) -> list[Patch]:
+    return list(patches) if len(rows) == of else [patch.only(rows) for patch in patches]
 
 
 def _batch(

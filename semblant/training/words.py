@@ -37,6 +37,10 @@ class WordMaps(AttentionPatch):
     def __init__(self, places: Bool[Tensor, "rows tokens"]) -> None:
         self.places = places
 
+    def only(self, rows: Sequence[int]) -> WordMaps:
+        """The same for some of its rows."""
+        return WordMaps(self.places[list(rows)])
+
     @torch.no_grad()
     def rewrite(self, site: Site, moment: Moment, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Record "word map" [rows, queries] of cross-attention sites."""

@@ -567,10 +567,10 @@ def test_saving_is_all_or_nothing(tmp_path, monkeypatch):
 
 def test_saving_where_it_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileProblem, match="Cannot write"):
+    with pytest.raises(FileProblem, match="cannot be written"):
         save_png(quarters(), tmp_path / "file" / "a.png", {})
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(FileProblem, match="Cannot write"):
+    with pytest.raises(FileProblem, match="cannot be written"):
         save_png(quarters(), tmp_path / "a.png", {})
     with pytest.raises(FileProblem, match="PNG"):
         save_png(quarters(), tmp_path / "a.jpg", {})

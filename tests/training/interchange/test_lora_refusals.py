@@ -1,0 +1,201 @@
+"""What is refused, by the name of the key that is unknown, missing or wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from semblant.errors import FileProblem
+from semblant.training.concepts import Concept
+from semblant.training.interchange import writing
+from semblant.training.interchange.learned import from_concept
+from semblant.training.interchange.reading import read
+
+K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+V = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
+CONV = "down_blocks.0.resnets.0.conv1"
+
+
+def halves(rank: int, kernel: bool = False) -> tuple[Tensor, Tensor]:
+    """`up` and `down` of a small layer."""
+    generator = torch.Generator().manual_seed(rank)
+    up, down = torch.randn(6, rank, generator=generator), torch.randn(rank, 768, generator=generator)
+    return (up[:, :, None, None], down.view(rank, 768, 1, 1).repeat(1, 1, 3, 3)) if kernel else (up, down)
+
+
+def kohya(**more: Tensor) -> dict[str, Tensor]:
+    """A file of kohya's in half precision, with three ranks and alphas."""
+    made: dict[str, Tensor] = {}
+    for name, rank, alpha in ((K, 4, 1.0), (V, 8, 2.0), (CONV, 2, 8.0)):
+        up, down = halves(rank, kernel=name == CONV)
+        key = "lora_unet_" + name.replace(".", "_")
+        made |= {f"{key}.lora_up.weight": up.half(), f"{key}.lora_down.weight": down.half()}
+        made[f"{key}.alpha"] = torch.tensor(alpha).half()
+    return {**made, **more}
+
+
+NAME = "lora_unet_" + K.replace(".", "_")
+
+
+def without(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    assert name in tensors
+    return {key: tensor for key, tensor in tensors.items() if key != name}
+
+
+WRONG_KOHYA: dict[str, tuple[dict[str, Tensor], str]] = {
+    "unknown layer": (
+        kohya(**{"lora_unet_label_0.lora_up.weight": torch.ones(1, 1)}),
+        r"nothing called lora_unet_label_0\.lora_up",
+    ),
+    "unknown tensor": (kohya(extra=torch.ones(1)), "nothing called extra"),
+    "no up": (without(kohya(), f"{NAME}.lora_up.weight"), rf"lacks {NAME}\.lora_up\.weight"),
+    "no down": (without(kohya(), f"{NAME}.lora_down.weight"), rf"lacks {NAME}\.lora_down\.weight"),
+    "no alpha": (without(kohya(), f"{NAME}.alpha"), rf"lacks {NAME}\.alpha"),
+    "alpha alone": (kohya(lora_unet_conv_in__alpha=torch.ones(())), "nothing called lora_unet_conv_in__alpha"),
+    "alpha of no layer": (kohya(**{"lora_unet_conv_in.alpha": torch.ones(())}), r"lacks lora_unet_conv_in\.lora_down"),
+    "alpha of many": (kohya(**{f"{NAME}.alpha": torch.ones(2)}), rf"{NAME}\.alpha \[2\]"),
+    "DoRA": (kohya(**{f"{NAME}.dora_scale": torch.ones(6)}), r"dora_scale.*DoRA"),
+    "Tucker": (kohya(**{f"{NAME}.lora_mid.weight": torch.ones(4, 4)}), "lora_mid"),
+    "LyCORIS": (kohya(**{"lora_unet_conv_in.hada_w1_a": torch.ones(4, 4)}), "hada_w1_a.*LyCORIS"),
+    "whole numbers": (
+        kohya(**{f"{NAME}.lora_up.weight": torch.ones(6, 4).int()}),
+        rf"{NAME}\.lora_up\.weight in int32",
+    ),
+    "NaN": (kohya(**{f"{NAME}.lora_up.weight": torch.full((6, 4), float("nan"))}), "lora_up.weight holds NaN"),
+    "shapes": (kohya(**{f"{NAME}.lora_up.weight": torch.ones(6, 5)}), "do not fit together"),
+    "kernels": (kohya(**{f"{NAME}.lora_up.weight": torch.ones(6, 4, 3, 3)}), "do not fit together"),
+    "second text encoder": (kohya(**{"lora_te2_x.alpha": torch.ones(())}), "Stable Diffusion XL .*not supported"),
+    "original names": (kohya(**{"lora_unet_input_blocks_1_1_proj_in.alpha": torch.ones(())}), "Stable Diffusion XL"),
+    "widths": (kohya(**{f"{NAME}.lora_down.weight": torch.ones(4, 2048)}), "Stable Diffusion XL"),
+    "two widths": (kohya(**{f"{NAME}.lora_down.weight": torch.ones(4, 1024)}), "several widths"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_KOHYA)
+def test_keys_that_are_unknown_or_missing_are_named(tmp_path: Path, case: str) -> None:
+    tensors, says = WRONG_KOHYA[case]
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "x.safetensors")
+    with pytest.raises(FileProblem, match=says) as caught:
+        read(tmp_path / "x.safetensors")
+    assert "x.safetensors" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_metadata_tells_stable_diffusion_xl(tmp_path: Path) -> None:
+    save_file(kohya(), tmp_path / "x.safetensors", {"ss_base_model_version": "sdxl_base_v1-0"})
+    with pytest.raises(FileProblem, match=r"sdxl_base_v1-0.*not supported yet"):
+        read(tmp_path / "x.safetensors")
+
+
+def diffusers_tensors(**more: Tensor) -> dict[str, Tensor]:
+    up, down = halves(4)
+    return {f"unet.{K}.lora_A.weight": down, f"unet.{K}.lora_B.weight": up, **more}
+
+
+ACCOUNT = {"unet.r": 4, "unet.lora_alpha": 2}
+WRONG_DIFFUSERS: dict[str, tuple[dict[str, Tensor], dict[str, Any] | str, str]] = {
+    "unknown layer": (
+        diffusers_tensors(**{"unet.conv_norm_out.lora_A.weight": torch.ones(1, 1)}),
+        ACCOUNT,
+        "conv_norm_out",
+    ),
+    "bias": (diffusers_tensors(**{f"unet.{K}.lora_B.bias": torch.ones(6)}), ACCOUNT, r"lora_B\.bias.*biases"),
+    "alpha as a tensor": (
+        diffusers_tensors(**{f"unet.{K}.alpha": torch.ones(())}),
+        ACCOUNT,
+        r"nothing called unet.*\.alpha",
+    ),
+    "another model": (
+        diffusers_tensors(**{"transformer.x.lora_A.weight": torch.ones(1, 1)}),
+        ACCOUNT,
+        "another architecture",
+    ),
+    "second text encoder": (diffusers_tensors(**{"text_encoder_2.x.lora_A.weight": torch.ones(1, 1)}), ACCOUNT, "XL"),
+    "half": (without(diffusers_tensors(), f"unet.{K}.lora_B.weight"), ACCOUNT, rf"lacks unet\.{K}\.lora_B\.weight"),
+    "twice": (diffusers_tensors(**{f"unet.{K}.lora.up.weight": torch.ones(6, 4)}), ACCOUNT, "twice"),
+    "no alpha": (diffusers_tensors(), {"unet.r": 4}, "without lora_alpha"),
+    "no such network": (diffusers_tensors(), {**ACCOUNT, "vae.r": 4}, r"vae\.r.*neither unet nor text_encoder"),
+    "network left out": (
+        diffusers_tensors(),
+        {"text_encoder.r": 4, "text_encoder.lora_alpha": 4},
+        "without r and lora_alpha",
+    ),
+    "other rank": (diffusers_tensors(), {**ACCOUNT, "unet.r": 8}, "the rank 8 in its configuration and 4"),
+    "DoRA": (diffusers_tensors(), {**ACCOUNT, "unet.use_dora": True}, "use_dora = True"),
+    "unheard of": (diffusers_tensors(), {**ACCOUNT, "unet.twist": 2}, "twist = 2"),
+    "moved base": (diffusers_tensors(), {**ACCOUNT, "unet.init_lora_weights": "pissa"}, "init_lora_weights = 'pissa'"),
+    "expression": (diffusers_tensors(), {**ACCOUNT, "unet.alpha_pattern": {"(a+)+": 1}}, r"pattern '\(a\+\)\+'"),
+    "no table": (diffusers_tensors(), {**ACCOUNT, "unet.alpha_pattern": {"to_k": "high"}}, "no table of numbers"),
+    "no JSON": (diffusers_tensors(), "{", "no JSON object"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_DIFFUSERS)
+def test_what_a_diffusers_file_should_not_say_is_named(tmp_path: Path, case: str) -> None:
+    tensors, account, says = WRONG_DIFFUSERS[case]
+    text = account if isinstance(account, str) else json.dumps(account)
+    save_file(
+        {name: tensor.clone() for name, tensor in tensors.items()},
+        tmp_path / "x.safetensors",
+        {"lora_adapter_metadata": text},
+    )
+    with pytest.raises(FileProblem, match=says) as caught:
+        read(tmp_path / "x.safetensors")
+    assert "x.safetensors" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def peft(folder: Path, config: Any = None, **more: Tensor) -> Path:
+    up, down = halves(4)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"base_model.model.{K}.lora_A.weight": down, f"base_model.model.{K}.lora_B.weight": up, **more}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    text = json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 2, **(config or {})})
+    (folder / "adapter_config.json").write_text(text)
+    return folder
+
+
+def test_a_folder_of_peft_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = peft(tmp_path / "good")
+    assert read(folder).layers[f"unet.{K}"].scale == 0.5
+    assert read(folder / "adapter_model.safetensors").form == "peft"
+    for case, more, says in (
+        ("bias", {f"base_model.model.{K}.lora_B.bias": torch.ones(6)}, "lora_B.bias"),
+        ("name", {"base_model.model.proj.lora_A.weight": torch.ones(1, 1)}, "nothing called base_model.model.proj"),
+        ("magnitude", {f"base_model.model.{K}.lora_magnitude_vector": torch.ones(6)}, "DoRA"),
+    ):
+        with pytest.raises(FileProblem, match=says):
+            read(peft(tmp_path / case, **more))
+    with pytest.raises(FileProblem, match=r"'LOHA'.*only LORA"):
+        read(peft(tmp_path / "kind", {"peft_type": "LOHA"}))
+    with pytest.raises(FileProblem, match="modules_to_save"):
+        read(peft(tmp_path / "more", {"modules_to_save": ["conv_in"]}))
+    (folder / "adapter_config.json").write_text("[]")
+    with pytest.raises(FileProblem, match="no JSON object"):
+        read(folder)
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(FileProblem, match=r"no adapter_config\.json"):
+        read(folder)
+    with pytest.raises(FileProblem, match="which says how strong they are"):
+        read(folder / "adapter_model.safetensors")
+    (tmp_path / "kind" / "adapter_model.safetensors").rename(tmp_path / "kind" / "adapter_model.bin")
+    with pytest.raises(FileProblem, match="as a pickle"):
+        read(tmp_path / "kind")
+
+
+def test_folders_of_both_networks_are_one_lora_and_other_pairs_are_in_the_way(
+    lora: Callable[[str], Concept], tmp_path: Path
+) -> None:
+    both, folder = from_concept(lora("text too"), "x"), tmp_path / "both"
+    writing.write(both, "peft", folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["text_encoder", "unet"]
+    with pytest.raises(FileProblem, match="holds another LoRA"):
+        writing.write(from_concept(lora("attention"), "x"), "peft", folder)
+    peft(folder)
+    with pytest.raises(FileProblem, match=r"adapter_config\.json and unet/adapter_config\.json as well"):
+        read(folder)
