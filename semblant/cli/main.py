@@ -43,8 +43,6 @@ class Sentences(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """`--traceback` may stand anywhere: whoever needs it has just typed the rest."""
-        if any("\0" in arg for arg in args):
-            raise typer.BadParameter("an argument holds a NUL character, which no name or prompt has")
         end = args.index("--") if "--" in args else len(args)
         if "--traceback" in args[:end]:
             args = ["--traceback", *(arg for arg in args[:end] if arg != "--traceback"), *args[end:]]

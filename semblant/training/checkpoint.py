@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import Tensor
 
-from semblant.backbones.replacement import sweep
 from semblant.errors import FileProblem, SemblantError
 from semblant.training.files import content_hash, read_tensors, write_tensors
 
@@ -83,7 +82,6 @@ class Store:
         """Delete the checkpoints, and the folder when nothing else is in it."""
         for _, path in self._files():
             path.unlink(missing_ok=True)
-        sweep(self.folder)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 

@@ -55,6 +55,26 @@ def counting(work: Callable[[], Any], die_at: int | None = None) -> int:
     return calls
 
 
+def test_what_a_writer_left_that_was_killed_is_swept_up(fit: Callable[..., Any], fork: Fork, tmp_path: Path) -> None:
+    def dying(ending: str) -> None:
+        """Die between the writing of such a file and its renaming."""
+        kept = os.replace
+
+        def replace(old: Any, new: Any) -> None:
+            if str(new).endswith(ending):
+                os.kill(os.getpid(), signal.SIGKILL)
+            kept(old, new)
+
+        os.replace = replace  # type: ignore[assignment]
+
+    hidden = lambda: [path for path in tmp_path.rglob(".*") if path.is_file()]
+    for ending in ("checkpoint-000001.safetensors", "maya.safetensors"):
+        ended = fork(lambda: (dying(ending), fit("--steps", 2, "--resume"))).wait()  # noqa: B023 - forked at once
+        assert ended.code == -signal.SIGKILL and len(hidden()) == 1, ended.said
+    assert fork(lambda: fit("--steps", 2, "--resume")).wait().code == 0
+    assert not hidden() and Path("maya.safetensors").exists() and not Path("maya.checkpoint").exists()
+
+
 def same(one: Concept, other: Concept) -> None:
     assert one.losses == other.losses and one.settings == other.settings and one.steps == other.steps
     assert one.tensors.keys() == other.tensors.keys()
