@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import re
 from pathlib import Path
+
+from semblant.bench.results import write_text
 
 FENCED = re.compile(r"^```python\n(?P<code>.*?)^```\n(?P<printed>\n```text\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
 
@@ -44,9 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     for path in given:
         for page in sorted(path.glob("[0-9]*.md")) if path.is_dir() else [path]:
             made = run_page(page.read_text(), page.resolve().parent, page.name)
-            partial = page.with_suffix(".partial")
-            partial.write_text(made)
-            os.replace(partial, page)
+            write_text(page, made)
 
 
 if __name__ == "__main__":

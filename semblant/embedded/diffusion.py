@@ -157,8 +157,8 @@ def train_base(
 ) -> Run:
     """Train, or go on training, for some minutes on `rows`, or on the shards in `work/latents` when there are none.
 
-    `compiled` takes minutes to start and up to a sixth off each step. State and a shippable half-precision copy are
-    saved every ten minutes and at the end, loss lines go to `base.jsonl`.
+    `compiled` takes minutes to start, and on two cores wins nothing back (decision 0010). State and a shippable
+    half-precision copy are saved every ten minutes and at the end, loss lines go to `base.jsonl`.
     """
     run = Run.fresh(plan, tokenizer, seed, device)
     state = work / "base.safetensors"

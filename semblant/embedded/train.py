@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         help=f"what to run (default: all; from the shipped weights {' '.join(GOING_ON)})",
     )
     parser.add_argument("--hours", type=float, default=10.0, help="hours for the base stage (default: %(default)s)")
-    parser.add_argument("--compile", action="store_true", help="compile the U-Net: pays from an hour on")
+    parser.add_argument("--compile", action="store_true", help="compile the U-Net, which was no faster on two cores")
     parser.add_argument(
         "--text-minutes", type=float, default=15.0, help="minutes for the text encoder alone (default: %(default)s)"
     )

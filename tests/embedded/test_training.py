@@ -97,6 +97,20 @@ def test_hidden_matrices_move_alike_in_every_direction(bank: Path, tokenizer: To
     assert lengths.min() < 0.4 * lengths.max()
 
 
+def test_half_of_the_timesteps_crowd_in_the_middle_and_none_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def middle_half(share: float) -> float:
+        monkeypatch.setattr(diffusion, "MIDDLE", share)
+        generator = torch.Generator().manual_seed(0)
+        t = torch.cat([diffusion._timesteps(32, 1000, generator) for _ in range(500)])
+        assert int(t.min()) < 5 and int(t.max()) > 994
+        return float(((t >= 250) & (t < 750)).float().mean())
+
+    # A logit-normal has 73 % of its mass there: twice the normal's share below ln 3, less one.
+    assert diffusion.MIDDLE == 0.5
+    assert abs(middle_half(0.5) - (0.5 + 0.728) / 2) < 0.01
+    assert abs(middle_half(0.0) - 0.5) < 0.005
+
+
 def test_a_compiled_run_trains_the_same_weights(
     bank: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
