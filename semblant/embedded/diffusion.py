@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -37,9 +38,9 @@ arXiv 2303.09556); below it all count alike, so that layouts and words weigh as 
 PREDICTION = "v_prediction"
 """What the U-Net predicts. With the noise itself, a small network must copy its input to within a few percent where
 nearly all is noise: after 54,000 presentations what it left of the noise still hid the picture at timestep 950."""
-MIDDLE = 0.5
-"""Share of timesteps drawn from a logit-normal around the middle of the schedule (Esser et al. 2024, arXiv 2403.03206,
-Sec. 3.1), where figures take shape; the rest is uniform. At either end there is less to learn: grain, or a mean."""
+MIDDLE, CENTRE = 0.5, 0.33
+"""Share of timesteps drawn from a logit-normal (Esser et al. 2024, arXiv 2403.03206, Sec. 3.1) around this part of the
+schedule, where there is about half as much signal as noise and faces take shape; the rest is uniform."""
 AVERAGE = 0.999
 """Decay of the exponential moving average that is shipped; shorter in the first steps."""
 SAVE_MINUTES = 10.0
@@ -201,12 +202,13 @@ def train_base(
 def _step(
     run: Run, shown: Shown, schedule: Schedule, seed: int, compute: torch.dtype, rate: float = LEARNING_RATE
 ) -> Tensor:
-    """One update; returns its loss. Noise and timesteps follow from the seed and the presentations seen."""
-    latents, weights, ids = shown
+    """One update; returns its loss. Noise and timesteps follow from the seed and the presentations seen; twins, which
+    come one after the other, share both."""
+    latents, weights, ids = shown.latents, shown.weights, shown.ids
     device, count = latents.device, len(latents)
     generator = torch.Generator(device).manual_seed(seed * 1_000_003 + run.seen)
-    noise = torch.randn(latents.shape, generator=generator, device=device)
-    t = _timesteps(count, schedule.timesteps, generator)
+    noise = torch.randn(latents[::2].shape, generator=generator, device=device).repeat_interleave(2, 0)
+    t = _timesteps(count // 2, schedule.timesteps, generator).repeat_interleave(2)
     x = schedule.noised(latents, noise, t).contiguous(memory_format=torch.channels_last)
     # On processors torch's explicit attention is the fastest for heads as narrow as these.
     explicit = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
@@ -232,10 +234,10 @@ def _step(
 
 def _timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
     """One timestep from each of `count` equal parts of the schedule, which makes for a quieter gradient; then `MIDDLE`
-    of them are moved towards its middle."""
+    of them are moved towards `CENTRE`."""
     device = generator.device
     part = torch.rand(count, generator=generator, device=device)
     share = (part + torch.randperm(count, generator=generator, device=device)) / count
-    middle = torch.special.ndtri(share.double()).sigmoid().float()
+    middle = (torch.special.ndtri(share.double()) + math.log(CENTRE / (1 - CENTRE))).sigmoid().float()
     share = torch.where(torch.rand(count, generator=generator, device=device) < MIDDLE, middle, share)
     return (share * timesteps).long().clamp_max(timesteps - 1)

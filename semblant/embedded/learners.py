@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 LEARNING_RATE = 8e-4
 """For steps of 32; at 2e-3 and 16 a step the error rose."""
-MOMENTUM = 0.95
+MOMENTUM = 0.98
 """Of the orthogonalised updates (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks")."""
 NO_MATRICES = ("conv_in", "conv_out", "embedding")
 """Weights with these in their names are learned by AdamW, whatever their shape: tables of words and the two ends."""

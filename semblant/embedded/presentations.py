@@ -20,28 +20,39 @@ from torch import Tensor
 
 from semblant.backbones.blueprint import Tokenizer
 from semblant.backbones.vocabulary import PIECE
-from semblant.embedded.latents import SHARD, Shard, face_weight, load_shard
+from semblant.embedded.latents import SHARD, Shard, cell_weights, load_shard, packed, unpacked
 from semblant.embedded.processes import company
-from semblant.world.captions import write
+from semblant.embedded.twins import captions_of, picture_of
 from semblant.world.renderer import render
-from semblant.world.scene import Scene, draw_training_scene
 
 log = logging.getLogger(__name__)
 
 EMPTY_CAPTIONS = 0.1
+SHOWN = {"close-up": 1.0, "portrait": 0.6, "half body": 0.3}
+"""How often pictures of each camera are shown, relative to one another. Faces are best learned where they are large: a
+mouth has nine cells of a close-up's latents, and two where somebody stands at a distance."""
 CAPTIONS_EACH = 4
 """Captions written for a picture that stays on a device."""
 BLOCK = 1024
 """Pictures drawn and encoded together on a device."""
-Shown = tuple[Float[Tensor, "rows 4 h w"], Float[Tensor, "rows 1 h w"], Int[Tensor, "rows tokens"]]
-"""Latents, how much each of their cells counts, and token ids of a caption each."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the U-Net is shown in one step, twin after twin."""
+
+    latents: Float[Tensor, "rows 4 h w"]
+    weights: Float[Tensor, "rows 1 h w"]
+    """How much each cell counts."""
+    ids: Int[Tensor, "rows tokens"]
+    """Token ids of a caption each."""
 
 
 class Rows(Protocol):
     """An endless, seeded stream of what to show."""
 
     def draw(self, count: int, seen: int) -> Shown:
-        """What comes after `seen` presentations."""
+        """What comes after `seen` presentations: an even number of rows, twin after twin."""
         ...
 
     def refresh(self) -> None:
@@ -84,23 +95,34 @@ class Presentations:
         """The rows after `seen` presentations."""
         rng = random.Random(f"presentation {self.seed} {seen}")
         names = sorted(self.shards)
-        latents, weights, captions = [], [], []
-        for _ in range(count):
-            shard = self.shards[names[rng.randrange(len(names))]]
-            row = rng.randrange(SHARD)
-            latents.append(shard.latents[row])
-            weights.append(shard.weights[row])
-            captions.append("" if rng.random() < EMPTY_CAPTIONS else write(shard.scenes[row], rng))
-        return torch.stack(latents).float(), torch.stack(weights).float() / 32, self.words(captions)
+        latents, weights = [], []
+        captions: list[str] = []
+        for _ in range(count // 2):
+            shard, row = self._row(names, rng)
+            twins = slice(row, row + 2)
+            latents.append(shard.latents[twins])
+            weights.append(shard.weights[twins])
+            captions += captions_of(shard.scenes[row], shard.scenes[row + 1], rng)
+        captions = ["" if rng.random() < EMPTY_CAPTIONS else caption for caption in captions]
+        return Shown(torch.cat(latents).float(), unpacked(torch.cat(weights)), self.words(captions))
+
+    def _row(self, names: Sequence[str], rng: random.Random) -> tuple[Shard, int]:
+        """The first row of a pair in one of the shards, more often one of a near camera."""
+        while True:
+            shard, row = self.shards[rng.choice(names)], 2 * rng.randrange(SHARD // 2)
+            if rng.random() < SHOWN[shard.scenes[row].camera]:
+                return shard, row
 
 
 @dataclass(frozen=True)
 class Resident:
-    """Rows that lie on one device, each with several captions."""
+    """Rows that lie on one device, each with several captions; `shown` adds up how often the pairs
+    so far are shown."""
 
     latents: Float[Tensor, "n 4 h w"]
     weights: UInt8[Tensor, "n 1 h w"]
     ids: Int[Tensor, "n captions tokens"]
+    shown: Float[Tensor, " pairs"]
     empty: Int[Tensor, " tokens"]
     seed: int = 0
 
@@ -112,10 +134,14 @@ class Resident:
         device = self.latents.device
         generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + seen)
         pick = lambda below: torch.randint(below, (count,), generator=generator, device=device)
-        rows = pick(len(self.latents))
-        ids = self.ids[rows, pick(self.ids.shape[1])].long()
+        share = torch.rand(count // 2, generator=generator, device=device)
+        pairs = torch.searchsorted(self.shown, share * self.shown[-1])
+        rows = (2 * pairs[:, None] + torch.arange(2, device=device)).flatten()
+        sentences = pick(self.ids.shape[1])
+        sentences[1::2] = sentences[::2]
+        ids = self.ids[rows, sentences].long()
         silent = torch.rand(count, 1, generator=generator, device=device) < EMPTY_CAPTIONS
-        return self.latents[rows].float(), self.weights[rows].float() / 32, torch.where(silent, self.empty, ids)
+        return Shown(self.latents[rows].float(), unpacked(self.weights[rows]), torch.where(silent, self.empty, ids))
 
 
 @torch.no_grad()
@@ -138,22 +164,30 @@ def settle(
     began = time.monotonic()
     blocks = [range(at, min(at + block, pictures)) for at in range(0, pictures, block)]
     latents, weights, ids = [], [], []
+    shown: list[float] = []
     with company(workers) as share:
         written = share(_written, [(list(rows), words, seed) for rows in blocks])
         for rows in blocks:
-            drawn = render([draw_training_scene(i, seed) for i in rows], size, device)
+            scenes = [picture_of(i, seed) for i in rows]
+            drawn = render(scenes, size, device)
+            shown.extend(SHOWN[scene.camera] for scene in scenes[::2])
             latents.append(encode(drawn.image * 2 - 1).half())
-            weights.append((face_weight(drawn) * 32).round().to(torch.uint8))
+            weights.append(packed(cell_weights(drawn)))
             ids.append(next(written))
     log.info("%d pictures drawn and encoded in %.0f s", pictures, time.monotonic() - began)
     empty = words([""])[0].to(device)
-    return Resident(torch.cat(latents), torch.cat(weights), torch.cat(ids).to(device), empty, seed)
+    often = torch.tensor(shown, dtype=torch.float64).cumsum(0).float().to(device)
+    return Resident(torch.cat(latents), torch.cat(weights), torch.cat(ids).to(device), often, empty, seed)
 
 
 def _written(task: tuple[list[int], Words, int]) -> Int[Tensor, "n captions tokens"]:
     """Token ids of some captions of each of some pictures."""
     rows, words, seed = task
     rng = random.Random(f"captions {seed} {rows[0]}")
-    scenes: list[Scene] = [draw_training_scene(i, seed) for i in rows]
-    ids = words([write(scene, rng) for scene in scenes for _ in range(CAPTIONS_EACH)])
-    return ids.to(torch.int16).view(len(rows), CAPTIONS_EACH, -1)
+    scenes = [picture_of(i, seed) for i in rows]
+    told = [
+        list(zip(*(captions_of(first, second, rng) for _ in range(CAPTIONS_EACH)), strict=True))
+        for first, second in zip(scenes[::2], scenes[1::2], strict=True)
+    ]
+    captions = [caption for pair in told for each in pair for caption in each]
+    return words(captions).to(torch.int16).view(len(rows), CAPTIONS_EACH, -1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -62,27 +62,31 @@ class Reading:
     """The facts named of the right one."""
 
 
-def write(scene: Scene, rng: random.Random, *, drop: bool = True) -> str:
+def write(scene: Scene, rng: random.Random, *, drop: bool = True, stress: Collection[str] = ()) -> str:
     """A caption of the scene: lower case, ASCII, at most 60 words, never naming what the picture does not show.
 
-    `drop=False` names every visible fact that is not a default, as far as 60 words reach. Two people are told by what
+    `drop=False` names every visible fact that is not a default, as far as 60 words reach. With facts to
+    `stress`, of one person, these are named and all else is told a third as often. Two people are told by what
     they do together and one by one, the left one first; animals and things have their share of the words.
     """
     if len(scene.people) != 1:
         return _write_group(scene, rng, drop)
-    said = _choose(shown(scene), rng) if drop else {f: v for f, v in shown(scene).items() if DEFAULTS.get(f) != v}
+    said = (
+        _choose(shown(scene), rng, stress) if drop else {f: v for f, v in shown(scene).items() if DEFAULTS.get(f) != v}
+    )
     name = scene.people[0].name
     noun = name if name and rng.random() < 0.6 else "someone" if rng.random() < 0.06 else "person"
     beside = being_captions.beside(scene, rng, drop=drop)
     return compose(said, rng, noun, camera=scene.camera, style=scene.style, beside=beside)
 
 
-def _choose(visible: dict[str, str], rng: random.Random) -> dict[str, str]:
+def _choose(visible: dict[str, str], rng: random.Random, stress: Collection[str] = ()) -> dict[str, str]:
     can = {fact: value for fact, value in visible.items() if phrases.can_say(fact, value)}
     drawn = {"style": can["style"]} if can["style"] != DEFAULTS["style"] else {}
     if rng.random() < SHORT:
         count = rng.choice((1, 2)) - len(drawn)
-        telling = [fact for fact, value in can.items() if value not in (DEFAULTS.get(fact), "average")]
+        telling = [fact for fact in stress if fact in can and fact not in drawn]
+        telling = telling or [fact for fact, value in can.items() if value not in (DEFAULTS.get(fact), "average")]
         return drawn | {fact: can[fact] for fact in rng.sample(telling, min(count, len(telling)))}
     said = {}
     for fact, value in can.items():
@@ -100,6 +104,8 @@ def _choose(visible: dict[str, str], rng: random.Random) -> dict[str, str]:
             chance = SAID["pose"]
         elif owner:
             chance = 0.85 if owner in said else 0.2
+        if stress and fact not in drawn:
+            chance = 1.0 if fact in stress else chance / 3
         if rng.random() < chance:
             said[fact] = value
     return {fact: said[fact] for fact in rng.sample(sorted(said), len(said))}

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from semblant.backbones.blueprint import Blueprint, Tokenizer
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
 from semblant.embedded import autoencoder, diffusion, latents, train
-from semblant.embedded.presentations import CAPTIONS_EACH, Resident, Words, settle
+from semblant.embedded.presentations import CAPTIONS_EACH, SHOWN, Resident, Words, settle
 from semblant.embedded.processes import company
+from semblant.embedded.twins import picture_of
 from semblant.world.captions import PUNCTUATION, read, words
 from semblant.world.company import draw_whole_world_scene
 from semblant.world.facts import contradictions
@@ -46,13 +48,13 @@ def test_the_renderer_stays_on_its_device_and_never_waits_for_it() -> None:
     for scenes in (alone, [scene for scene in pairs if scene.camera == pairs[0].camera]):
         drawn = render(scenes, 32, "meta")
         assert all(getattr(drawn, field.name).device.type == "meta" for field in fields(drawn))
-        assert latents.face_weight(drawn).shape == (len(scenes), 1, 8, 8)
+        assert latents.cell_weights(drawn).shape == (len(scenes), 1, 8, 8)
 
 
 def test_settled_pictures_are_those_of_the_training_set_under_their_captions(
     settled: Resident, tokenizer: Tokenizer
 ) -> None:
-    scenes = [draw_training_scene(i) for i in range(24)]
+    scenes = [picture_of(i) for i in range(24)]
     seen = render(scenes, 32).image.mean(1)[..., ::4, ::4] * 2 - 1
     assert torch.allclose(settled.latents[:, 0].float(), seen, atol=2e-3)
     assert settled.ids.shape == (24, CAPTIONS_EACH, 77)
@@ -60,21 +62,44 @@ def test_settled_pictures_are_those_of_the_training_set_under_their_captions(
     text = lambda ids: " ".join(spelled[k] for k in ids.tolist() if k in spelled).replace(" - ", "-")
     told = [[read(text(ids)).facts for ids in settled.ids[i]] for i in range(24)]
     assert not any(contradictions(said, scenes[i]) for i in range(24) for said in told[i])
-    assert sum(bool(contradictions(said, scenes[i - 1])) for i in range(24) for said in told[i]) > 60
+    assert sum(bool(contradictions(said, scenes[i - 2])) for i in range(24) for said in told[i]) > 60
     assert len({tuple(row.tolist()) for row in settled.ids.flatten(0, 1)}) > 80
 
 
 def test_draws_follow_from_what_was_seen_and_some_captions_are_empty(settled: Resident) -> None:
     one, same, next_one = settled.draw(400, 0), settled.draw(400, 0), settled.draw(400, 400)
-    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
-    assert not torch.equal(one[0], next_one[0])
-    silent = (one[2] == settled.empty).all(1)
+    assert all(torch.equal(getattr(one, f.name), getattr(same, f.name)) for f in fields(one))
+    assert not torch.equal(one.latents, next_one.latents)
+    silent = (one.ids == settled.empty).all(1)
     assert 0.05 < float(silent.float().mean()) < 0.16
-    rows = [int((settled.latents.float() == x).flatten(1).all(1).nonzero()[0]) for x in one[0]]
-    spoken = {tuple(ids.tolist()) for ids in one[2][~silent]}
-    assert len(set(rows)) == 24 and len(spoken) > 60
-    for row, ids in zip(rows, one[2], strict=True):
-        assert (ids == settled.empty).all() or (settled.ids[row] == ids).all(1).any()
+    assert len({tuple(ids.tolist()) for ids in one.ids[~silent]}) > 60
+    rows = [row_of(settled, x) for x in one.latents[::2]]
+    assert len(set(rows)) == 12
+    for k, row in enumerate(rows):
+        for twin in (0, 1):
+            ids = one.ids[2 * k + twin]
+            assert torch.equal(one.latents[2 * k + twin], settled.latents[row + twin].float())
+            assert (ids == settled.empty).all() or (settled.ids[row + twin] == ids).all(1).any()
+
+
+def test_twins_are_told_in_the_same_sentence(settled: Resident) -> None:
+    ids = settled.draw(400, 0).ids
+    pairs = [pair for pair in ids.view(200, 2, -1) if not (pair == settled.empty).all(1).any()]
+    rows = [settled.ids[k : k + 2].long() for k in range(0, 24, 2)]
+    assert all(any((row == pair[:, None]).all(-1).all(0).any() for row in rows) for pair in pairs)
+
+
+def row_of(settled: Resident, latents: Tensor) -> int:
+    """Which first twin this is."""
+    return 2 * int((settled.latents[::2].float() == latents).flatten(1).all(1).nonzero()[0])
+
+
+def test_near_cameras_are_shown_more_often(settled: Resident) -> None:
+    chance = torch.tensor([SHOWN[draw_training_scene(i).camera] for i in range(12)])
+    rows = torch.tensor([row_of(settled, x) for x in settled.draw(6000, 0).latents[::2]])
+    share = torch.bincount(rows // 2, minlength=12) / 3000
+    assert len(set(chance.tolist())) > 1
+    assert torch.allclose(share, chance / chance.sum(), atol=0.03)
 
 
 def test_a_base_learns_from_settled_pictures(settled: Resident, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -26,11 +26,12 @@ from semblant.backbones.blueprint import (
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
 from semblant.embedded import autoencoder, diffusion, latents, learners, presentations, train, wording
+from semblant.errors import FileProblem
 from semblant.ops.schedule import Schedule
 from semblant.world.captions import PUNCTUATION, words, write
 from semblant.world.facts import VALUES
 from semblant.world.renderer import render
-from semblant.world.scene import draw_training_scene, named_person
+from semblant.world.scene import draw_scene, draw_training_scene, named_person, person_of
 
 PLAN = Blueprint(size=32, unet=(16, 32), heads=2, width=32, text_layers=1, autoencoder=(8, 8, 16))
 
@@ -52,7 +53,7 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "latents": torch.randn(8, 4, 8, 8, generator=generator).half(),
         "weights": torch.full((8, 1, 8, 8), 32, dtype=torch.uint8),
     }
-    save_file(tensors, folder / "00000.safetensors", metadata={"shard": "0"})
+    save_file(tensors, folder / "00000.safetensors", metadata={"shard": "0", latents.ORDER: "twins"})
     return tmp_path
 
 
@@ -97,18 +98,18 @@ def test_hidden_matrices_move_alike_in_every_direction(bank: Path, tokenizer: To
     assert lengths.min() < 0.4 * lengths.max()
 
 
-def test_half_of_the_timesteps_crowd_in_the_middle_and_none_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def middle_half(share: float) -> float:
+def test_half_of_the_timesteps_crowd_where_faces_take_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    def inside(share: float) -> float:
         monkeypatch.setattr(diffusion, "MIDDLE", share)
         generator = torch.Generator().manual_seed(0)
         t = torch.cat([diffusion._timesteps(32, 1000, generator) for _ in range(500)])
         assert int(t.min()) < 5 and int(t.max()) > 994
-        return float(((t >= 250) & (t < 750)).float().mean())
+        return float(((t >= 150) & (t < 550)).float().mean())
 
-    # A logit-normal has 73 % of its mass there: twice the normal's share below ln 3, less one.
-    assert diffusion.MIDDLE == 0.5
-    assert abs(middle_half(0.5) - (0.5 + 0.728) / 2) < 0.01
-    assert abs(middle_half(0.0) - 0.5) < 0.005
+    # The logit-normal around a third has two thirds of its mass there: the normal's share between -1.026 and .909.
+    assert (diffusion.MIDDLE, diffusion.CENTRE) == (0.5, 0.33)
+    assert abs(inside(0.5) - (0.4 + 0.666) / 2) < 0.01
+    assert abs(inside(0.0) - 0.4) < 0.005
 
 
 def test_a_compiled_run_trains_the_same_weights(
@@ -155,14 +156,55 @@ def test_plans_survive_json() -> None:
     assert len(Blueprint.large().unet) == 3
 
 
-def test_faces_weigh_more_than_people_and_people_more_than_places() -> None:
-    drawn = render([draw_training_scene(0)], 64)
-    weight = latents.face_weight(drawn)
-    assert weight.shape == (1, 1, 16, 16)
-    x0, y0, x1, y1 = (drawn.boxes[0, 0] / 4).round().long().tolist()
-    middle = weight[0, 0, (y0 + y1) // 2, (x0 + x1) // 2]
-    assert float(middle) == latents.FACE_WEIGHT
+def test_features_weigh_more_than_faces_and_faces_more_than_people_and_people_more_than_places() -> None:
+    rng = random.Random(0)
+    drawn = render([draw_scene(rng, person_of("train", 0), camera="close-up", style="photo", glasses="none")], 128)
+    weight = latents.cell_weights(drawn)[0, 0]
+    assert weight.shape == (32, 32)
     assert float(weight.min()) == 1.0
+    mouth = (drawn.landmarks[0, 0, 3] + drawn.landmarks[0, 0, 4]) / 2 / 4
+    assert float(weight[int(mouth[1]), int(mouth[0])]) == latents.WEIGHTS["feature"]
+    counts = [float((weight >= latents.WEIGHTS[name]).sum()) for name in ("person", "hair", "face", "feature")]
+    assert counts == sorted(counts, reverse=True) and len(set(counts)) == 4
+    # The features of a close-up carry between a quarter and a half of its loss.
+    assert 1 / 4 < float(weight[weight > latents.WEIGHTS["held"]].sum() / weight.sum()) < 1 / 2
+
+
+def test_what_is_held_weighs_more_than_the_clothes_behind_it() -> None:
+    rng = random.Random(0)
+    person = person_of("train", 0)
+    book, nothing = (draw_scene(rng, person, camera="portrait", action=action) for action in ("reading a book", "none"))
+    heavy = [
+        int((latents.cell_weights(render([scene], 64)) == latents.WEIGHTS["held"]).sum()) for scene in (book, nothing)
+    ]
+    assert heavy[0] > 15 > 5 > heavy[1]
+
+
+def test_near_cameras_are_shown_more_often_from_shards_too(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "SHARD", 24)
+    monkeypatch.setattr(presentations, "SHARD", 24)
+    latents.build_shard(tmp_path / "0.safetensors", 0, lambda images: images[:, :, ::4, ::4])
+    rows = presentations.Presentations(tmp_path, presentations.Words(tokenizer))
+    rows.refresh()
+    shard = rows.shards["0.safetensors"]
+    rng = random.Random(0)
+    first = torch.tensor([rows._row(["0.safetensors"], rng)[1] for _ in range(3000)])
+    chance = torch.tensor([presentations.SHOWN[scene.camera] for scene in shard.scenes[::2]])
+    assert not (first % 2).any()
+    assert torch.allclose(torch.bincount(first // 2, minlength=12) / 3000, chance / chance.sum(), atol=0.03)
+
+
+def test_a_shard_of_single_pictures_is_refused(tmp_path: Path) -> None:
+    save_file({"latents": torch.zeros(1), "weights": torch.zeros(1)}, tmp_path / "0.safetensors", {"shard": "0"})
+    with pytest.raises(FileProblem, match="no twins"):
+        latents.load_shard(tmp_path / "0.safetensors")
+
+
+def test_weights_survive_their_packing() -> None:
+    weights = torch.tensor([1.0, 1.5, 2.25, 4.0, 12.0])
+    assert torch.equal(latents.unpacked(latents.packed(weights)), weights)
 
 
 def test_reconstruction_error_is_zero_for_the_picture_itself_and_known_for_a_shift() -> None:

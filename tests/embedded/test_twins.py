@@ -1,0 +1,116 @@
+"""Twins: pairs of training pictures that differ in a few words."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semblant.embedded import diffusion
+from semblant.embedded.presentations import Shown
+from semblant.embedded.twins import OF_IDENTITY, OF_THE_MOMENT, captions_of, picture_of, twin_of
+from semblant.ops.schedule import Schedule
+from semblant.world.captions import contradictions, read, write
+from semblant.world.facts import shown
+from semblant.world.names import name_of
+from semblant.world.scene import NAMED_PEOPLE, Scene, draw_scene, draw_training_scene, named_person, person_of
+
+PAIRS = [(picture_of(2 * k), picture_of(2 * k + 1)) for k in range(200)]
+
+
+def test_the_first_of_twins_is_a_picture_of_the_training_set_and_both_follow_from_their_number() -> None:
+    assert [first for first, _ in PAIRS] == [draw_training_scene(k) for k in range(200)]
+    assert picture_of(77) == picture_of(77) != picture_of(77, seed=1)
+
+
+def test_twins_are_in_one_place_and_differ_in_what_can_be_said() -> None:
+    for first, second in PAIRS:
+        for kept in ("background", "light", "camera", "style", "seed"):
+            assert getattr(first, kept) == getattr(second, kept)
+        assert first.people[0].zoom == second.people[0].zoom and first.people[0].shift_x == second.people[0].shift_x
+    assert sum(shown(first) != shown(second) for first, second in PAIRS) >= 198
+
+
+def test_everything_a_twin_can_differ_in_does_differ_somewhere() -> None:
+    scene = draw_scene(random.Random(3), person_of("train", 1), camera="portrait", style="photo")
+    changed: Counter[str] = Counter()
+    for seed in range(300):
+        other = twin_of(scene, random.Random(seed)).people[0]
+        own = scene.people[0]
+        changed.update(f for group in OF_THE_MOMENT for f in group if getattr(own, f) != getattr(other, f))
+        changed.update(
+            f for group in OF_IDENTITY for f in group if getattr(own.identity, f) != getattr(other.identity, f)
+        )
+    assert set(changed) == {field for group in (*OF_IDENTITY, *OF_THE_MOMENT) for field in group}
+
+
+def test_a_twin_keeps_a_name_only_with_the_face_that_bears_it() -> None:
+    faces = {name_of(i): named_person(i) for i in range(NAMED_PEOPLE)}
+    names = [second.people[0].name for _, second in PAIRS]
+    assert all(faces[s.people[0].name] == s.people[0].identity for pair in PAIRS for s in pair if s.people[0].name)
+    assert 20 < sum(name is not None for name in names) < 80
+    assert sum(bool(a.people[0].name and b.people[0].name not in (None, a.people[0].name)) for a, b in PAIRS) > 15
+
+
+def test_nobody_in_a_close_up_is_given_something_to_do() -> None:
+    for seed in range(60):
+        scene = draw_scene(random.Random(seed), person_of("train", seed), camera="close-up", action="none")
+        assert twin_of(scene, random.Random(seed)).people[0].action == "none"
+
+
+def test_captions_of_twins_are_true_and_name_the_difference() -> None:
+    told, rng = 0, random.Random(0)
+    for first, second in PAIRS:
+        pair = captions_of(first, second, rng)
+        for scene, caption in zip((first, second), pair, strict=True):
+            assert not contradictions(read(caption).facts, scene)
+        told += read(pair[0]).facts != read(pair[1]).facts
+    assert told > 150
+
+
+@pytest.mark.parametrize("stress", [(), ("expression", "lips")])
+def test_what_is_stressed_is_named(stress: tuple[str, ...]) -> None:
+    scene = one_with(expression="smiling", lips="full")
+    captions = [write(scene, random.Random(seed), stress=stress) for seed in range(200)]
+    share = sum({"expression", "lips"} <= set(read(caption).facts) for caption in captions) / 200
+    assert share > 0.85 if stress else share < 0.5
+
+
+def test_twins_are_shown_under_the_same_noise_at_the_same_timestep() -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Spy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
+
+        def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> SimpleNamespace:
+            seen.append((x, t))
+            return SimpleNamespace(sample=x * 0 + self.weight.sum() + self.bias.sum())
+
+    class Silent(nn.Module):
+        def forward(self, input_ids: Tensor) -> SimpleNamespace:
+            return SimpleNamespace(last_hidden_state=torch.zeros(len(input_ids), 77, 4))
+
+    unet = Spy()
+    named: dict[str, Tensor] = {f"unet.{name}": weight for name, weight in unet.named_parameters()}
+    average = {name: weight.detach().clone() for name, weight in named.items()}
+    run = diffusion.Run(unet, Silent(), average, diffusion.Learners(named))
+    rows = Shown(torch.zeros(8, 4, 8, 8), torch.ones(8, 1, 8, 8), torch.zeros(8, 77, dtype=torch.long))
+    diffusion._step(run, rows, Schedule.scaled_linear(), 0, torch.float32)
+    x, t = seen[0]
+    assert torch.equal(x[::2], x[1::2]) and torch.equal(t[::2], t[1::2])
+    assert len({float(row.sum()) for row in x}) == 4 and len(set(t.tolist())) == 4
+
+
+def one_with(**facts: str) -> Scene:
+    """A near scene that shows these values."""
+    for seed in range(10_000):
+        scene = draw_scene(random.Random(seed), person_of("train", seed), camera="close-up", style="photo")
+        if all(shown(scene).get(fact) == value for fact, value in facts.items()):
+            return scene
+    raise AssertionError("no such scene")
