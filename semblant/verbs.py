@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints, overload
 
 import torch
 from PIL import Image
@@ -21,19 +21,24 @@ from semblant.backbones.pipeline import lend
 from semblant.data.pictures import to_image
 from semblant.data.subject import Subject
 from semblant.errors import SemblantError, closest, out_of_memory
-from semblant.methods.index import method_class, name_of
+from semblant.methods.index import method_class, methods, name_of
 from semblant.methods.method import Method
 from semblant.metrics.report import Scores
 from semblant.metrics.report import measure as measure_images
 from semblant.sampling.loop import Branches, noise, sample_latents
 from semblant.training.concepts import Concept, require_base
+from semblant.training.learner import Learner
 from semblant.training.optimise import Progress, optimise, stored_compute
 from semblant.training.precision import choose
 
 logger = logging.getLogger(__name__)
 
-SAMPLING: dict[str, Mapping[str, Any]] = {"embedded": {"steps": 25, "guidance": 4.0}}
-"""Sampling settings by architecture where they differ from Stable Diffusion's published 50 steps and guidance 7.5."""
+SAMPLING: dict[str, Mapping[str, Any]] = {
+    "embedded": {"steps": 25, "guidance": 4.0},
+    "sdxl": {"steps": 50, "guidance": 5.0},
+}
+"""Sampling settings by architecture where they differ from Stable Diffusion's published 50 steps and guidance 7.5.
+Those of XL are its pipeline's in diffusers."""
 AT_ONCE = 8
 """Most pictures sampled in one batch; more take turns, so that memory stays bounded."""
 
@@ -87,10 +92,14 @@ def _as_declared(name: str, value: Any, default: Any) -> Any:
         raise SemblantError(f"the setting {name} is {kind} (its default is {default}); got {value!r}") from None
 
 
+@overload
+def fit(name: str | Method, base: Base, subject: Subject, **given: Any) -> Concept: ...
+@overload
+def fit(name: str | Method, base: Base, subject: Sequence[Subject], **given: Any) -> list[Concept]: ...
 def fit(
     name: str | Method,
     base: Base,
-    subject: Subject,
+    subject: Subject | Sequence[Subject],
     *,
     seed: int = 0,
     checkpoint: Path | None = None,
@@ -102,69 +111,65 @@ def fit(
     keep_every: int | None = None,
     keep: Callable[[Concept], object] | None = None,
     **settings: Any,
-) -> Concept:
-    """Teach the base one subject.
+) -> Concept | list[Concept]:
+    """Teach the base one subject, or several at once.
 
     `settings` are the method's fields. `compute` None measures float32 against bfloat16 and takes the faster; a resumed
     run keeps what it began with. `keep` hears what is learned so far after every `keep_every` steps and at the end.
+    With the setting `early_stop` it may take fewer than `steps`; the concept's figures then say why it `stopped`.
     `checkpoint` is a folder for the state of the run, written every `every` steps; with `resume` the run goes on there.
-    Raises SemblantError for unknown methods and settings, and when the run that is resumed was given something else;
-    Interrupted when stopped.
+
+    Several subjects, each with a word of its own, learn in one batch what each would learn alone from the same seed, up
+    to rounding; the answer is their concepts in order, and one checkpoint holds all. `progress` numbers them in order.
+
+    Raises SemblantError for unknown methods and settings, when the run that is resumed was given something else, for
+    several subjects with one word, and for several where the method changes weights; Interrupted when stopped.
     """
     if keep_every is not None and keep_every < 1:
         raise SemblantError(f"keeping every {keep_every} steps cannot be; give 1 or more")
     chosen = name if isinstance(name, Method) else method(name, base, **settings)
     if not isinstance(name, str) and settings:
         chosen = replace(chosen, **settings)
-    generator = torch.Generator().manual_seed(seed)
-    learner = chosen.learner(base, subject, generator)
+    subjects = [subject] if isinstance(subject, Subject) else list(subject)
+    require_apart(chosen, [one.word for one in subjects])
+    settling = chosen.settling()
+    learners = [chosen.learner(base, one, torch.Generator().manual_seed(seed)) for one in subjects]
+    if settling is not None and settling.window >= (planned := learners[0].steps):
+        logger.warning(
+            "no run of %d steps can stop early, since it takes more than stop_window=%d of them; "
+            "give more steps or a smaller stop_window",
+            planned,
+            settling.window,
+        )
     if checkpoint is not None and resume and (kept := stored_compute(checkpoint)) is not None:
         if compute not in (None, kept):
             logger.warning("the run began in %s and goes on in it, not in %s", kept, compute)
         compute = kept
     compute = compute or choose(base)
-    record = dataclasses.asdict(chosen)
+    given = [_told(one) for one in subjects]
     fingerprint = {
         "method": name_of(chosen),
-        "settings": record,
-        "word": subject.word,
-        "class_word": subject.class_word,
+        "settings": dataclasses.asdict(chosen),
         "base": base.hashes(),
-        "pictures": list(subject.sources),
-        "crops and masks": subject.pixels,
-        **({"captions": list(subject.captions)} if any(subject.captions) else {}),
+        **(given[0] if len(given) == 1 else {"subjects": {str(number): told for number, told in enumerate(given, 1)}}),
     }
 
-    def learned(steps: int, losses: dict[str, float], figures: Mapping[str, Any]) -> Concept:
-        return Concept(
-            method=name_of(chosen),
-            settings=record,
-            word=subject.word,
-            class_word=subject.class_word,
-            base=base.describe(),
-            tensors={
-                key: value.detach().float().cpu().clone().contiguous() for key, value in learner.tensors().items()
-            },
-            stages=getattr(learner, "stages", None),
-            seed=seed,
-            steps=steps,
-            losses=losses,
-            pictures=tuple(subject.sources),
-            consent=subject.consent,
-            figures={**figures, "compute": str(compute).removeprefix("torch.")},
-        )
+    def learned(index: int, steps: int, losses: dict[str, float], figures: Mapping[str, Any]) -> Concept:
+        figures = {**figures, "compute": str(compute).removeprefix("torch.")}
+        return _concept(chosen, base, subjects[index], learners[index], seed, steps, losses, figures)
 
     def after_step(now: Progress) -> None:
         # The end is kept with everything that is known only then.
         if keep is not None and keep_every is not None and now.step % keep_every == 0 and now.step < now.steps:
-            keep(learned(now.step, {"last": now.loss}, now.figures))
+            for index, loss in zip(now.learners, now.losses, strict=True):
+                keep(learned(index, now.step, {"last": loss}, now.figures_of(index)))
         if progress is not None:
             progress(now)
 
-    history = optimise(
+    histories = optimise(
         base,
-        [learner],
-        seeds=[seed],
+        learners,
+        seeds=[seed] * len(learners),
         checkpoint=checkpoint,
         every=every,
         resume=resume,
@@ -172,20 +177,78 @@ def fit(
         stop=stop,
         compute=compute,
         fingerprint=fingerprint,
-    )[0]
-    concept = learned(
-        len(history.losses),
-        {"first": _mean(history.losses[:50]), "last": _mean(history.losses[-50:])},
-        {
+        settling=settling,
+    )
+    concepts = []
+    for index, history in enumerate(histories):
+        taken, planned = len(history.losses), learners[index].steps
+        losses = {"first": _mean(history.losses[:50]), "last": _mean(history.losses[-50:])}
+        figures = {
             **history.figures,
             "seconds": round(history.seconds, 2),
             "peak_memory": history.peak_memory,
             **({"skipped updates": history.skipped} if history.skipped else {}),
-        },
+            **({"stopped": f"at step {taken} of {planned}: {history.stopped}"} if history.stopped else {}),
+        }
+        concepts.append(learned(index, taken, losses, figures))
+        if keep is not None:
+            keep(concepts[-1])
+    return concepts[0] if isinstance(subject, Subject) else concepts
+
+
+def require_apart(chosen: Method, words: Sequence[str]) -> None:
+    """Raise SemblantError unless subjects of these words can be learned in one run: one always, several in one batch
+    under a word each."""
+    if not words:
+        raise SemblantError("there is no subject to learn; give at least one")
+    for word in words:
+        if words.count(word) > 1:
+            raise SemblantError(f"two subjects are called {word}; give each a word of its own")
+    if len(words) > 1 and not chosen.shares_base:
+        able = ", ".join(name for name, kind in methods().items() if kind.shares_base)
+        raise SemblantError(
+            f"{name_of(chosen)} changes the base for a whole batch, so several subjects cannot share one; "
+            f"learn them one by one, or by a method that leaves the base as it is: {able}"
+        )
+
+
+def _told(subject: Subject) -> dict[str, Any]:
+    """What of a subject decides what is learned."""
+    return {
+        "word": subject.word,
+        "class_word": subject.class_word,
+        "pictures": list(subject.sources),
+        "crops and masks": subject.pixels,
+        **({"captions": list(subject.captions)} if any(subject.captions) else {}),
+    }
+
+
+def _concept(
+    chosen: Method,
+    base: Base,
+    subject: Subject,
+    learner: Learner,
+    seed: int,
+    steps: int,
+    losses: dict[str, float],
+    figures: dict[str, Any],
+) -> Concept:
+    """What a learner knows of a subject by now."""
+    return Concept(
+        method=name_of(chosen),
+        settings=dataclasses.asdict(chosen),
+        word=subject.word,
+        class_word=subject.class_word,
+        base=base.describe(),
+        tensors={key: value.detach().float().cpu().clone().contiguous() for key, value in learner.tensors().items()},
+        stages=getattr(learner, "stages", None),
+        seed=seed,
+        steps=steps,
+        losses=losses,
+        pictures=tuple(subject.sources),
+        consent=subject.consent,
+        figures=figures,
     )
-    if keep is not None:
-        keep(concept)
-    return concept
 
 
 def patches_of(base: Base, concepts: Sequence[Concept]) -> list[Patch]:
@@ -309,4 +372,4 @@ def _mean(values: Sequence[float]) -> float:
     return sum(finite) / len(finite) if finite else float("nan")
 
 
-__all__ = ["apply_to", "fit", "load", "measure", "method", "patches_of", "sample"]
+__all__ = ["apply_to", "fit", "load", "measure", "method", "patches_of", "require_apart", "sample"]

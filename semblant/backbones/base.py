@@ -6,7 +6,6 @@ import copy
 import hashlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,27 +13,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from semblant.backbones.context import Context, Encoded, Prepared, Variant, prepare
+from semblant.backbones.architecture import architecture_of
+from semblant.backbones.context import Context, Encoded, Encoding, Framing, Prepared, Variant, prepare
 from semblant.backbones.moment import Moment
 from semblant.backbones.patch import AttentionPatch, FeaturesPatch, Patch, TrajectoryPatch, WeightsPatch, WordsPatch
 from semblant.backbones.processor import Call, install, verify
 from semblant.backbones.prompt import tokenise
+from semblant.backbones.reader import Request, read_all, readers_of
 from semblant.backbones.site import Site, find_sites
 from semblant.backbones.twin import SPARING, Hook, sparing, twin
 from semblant.errors import SemblantError
 from semblant.ops.schedule import Schedule
 
-ARCHITECTURES = {192: "embedded", 768: "sd-1", 1024: "sd-2"}
-"""Architectures by the width of their text encodings."""
-INPAINTING = 5
-"""Channels that an inpainting U-Net takes beside the latent: a mask, and the latent of what the mask leaves."""
-
 
 class Base:
-    """A latent diffusion model with a text encoder, a U-Net and an autoencoder. Patches make views of it.
+    """A latent diffusion model with a text encoder or two, a U-Net and an autoencoder. Patches make views of it.
 
     Latents are variance-preserving and scaled as the U-Net expects them; `denoise` always answers with the predicted
     noise. Everything is differentiable with respect to patches' parameters; the model's own weights need no gradient.
+    With two text encoders a token's row, and what is read of it, is that of both side by side.
     """
 
     def __init__(
@@ -48,20 +45,29 @@ class Base:
         prediction: str = "epsilon",
         name: str = "unnamed",
         architecture: str | None = None,
+        text_encoder_2: Any = None,
+        tokenizer_2: Any = None,
+        zeros_for_empty: bool = False,
     ) -> None:
+        """`zeros_for_empty`: whether an empty prompt is all zeros, as the base was trained. Raises SemblantError for
+        networks that do not go together, or in a way that is not known here."""
         if prediction not in ("epsilon", "v_prediction"):
             raise SemblantError(f"{name} predicts {prediction!r}; possible: epsilon, v_prediction")
         self.name, self.prediction, self.schedule = name, prediction, schedule
         self.unet, self.text_encoder, self.autoencoder = unet.eval(), text_encoder.eval(), autoencoder.eval()
         self.tokenizer: Any = tokenizer
+        self.tokenizer_2: Any = tokenizer_2
         self.width = int(unet.config.cross_attention_dim)
-        self.architecture = architecture or architecture_of(self.width, self.extra_channels)
         self.sites: tuple[Site, ...] = find_sites(unet)
+        self.readers = readers_of(unet, self.text_encoder, tokenizer, text_encoder_2, tokenizer_2)
+        self.architecture = architecture or architecture_of(self.width, self.extra_channels, self.told_sizes)
+        self.zeros_for_empty = zeros_for_empty
         self.patches: tuple[Patch, ...] = ()
         self.compute: torch.dtype = torch.float32
-        self._plain: WeakKeyDictionary[Encoded, Tensor] = WeakKeyDictionary()
-        self._memory: dict[Hashable, tuple[Encoded, Tensor]] | None = None
-        self._parts: dict[str, Any] = {"unet": self.unet, "text": self.text_encoder, "autoencoder": self.autoencoder}
+        self._plain: WeakKeyDictionary[Encoded, Encoding] = WeakKeyDictionary()
+        self._memory: dict[Hashable, tuple[Encoded, Encoding]] | None = None
+        texts: dict[str, Any] = {reader.part: reader.encoder.eval() for reader in self.readers}
+        self._parts: dict[str, Any] = {"unet": self.unet, **texts, "autoencoder": self.autoencoder}
         for part in self._parts.values():
             part.requires_grad_(False)
         install(unet, self.sites)
@@ -100,23 +106,29 @@ class Base:
         """How many channels the U-Net takes beyond the latent's own (inpainting bases take five)."""
         return int(self.unet.config.in_channels) - self.channels
 
+    @property
+    def told_sizes(self) -> bool:
+        """Whether it is told how pictures came to their size, and reads prompts as wholes too (Stable Diffusion XL)."""
+        return len(self.readers) > 1
+
     def cross_sites(self) -> tuple[Site, ...]:
         """The cross-attention sites in execution order."""
         return tuple(site for site in self.sites if site.kind == "cross")
 
     def hashes(self) -> dict[str, str]:
-        """Short hashes of the weights of U-Net, text encoder and autoencoder."""
+        """Short hashes of the weights of U-Net, text encoders and autoencoder."""
         return {name: digest(part) for name, part in self._parts.items()}
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight under its canonical name: `unet.`, `text.` or `autoencoder.` and the module's own name."""
+        """Every weight under its canonical name: `unet.`, `text.`, `text_2.` or `autoencoder.` and the module's own."""
         for prefix, part in self._parts.items():
             for name, weight in part.named_parameters():
                 yield f"{prefix}.{name}", weight
 
     def describe(self) -> dict[str, Any]:
         """What a concept file says about the base it was made on."""
-        return {"name": self.name, "architecture": self.architecture, "width": self.width, **self.hashes()}
+        widths = {"widths": [reader.width for reader in self.readers]} if len(self.readers) > 1 else {}
+        return {"name": self.name, "architecture": self.architecture, "width": self.width, **widths, **self.hashes()}
 
     # -- views -------------------------------------------------------------------------------------------------------
 
@@ -162,12 +174,26 @@ class Base:
 
     # -- text --------------------------------------------------------------------------------------------------------
 
-    def text(self, prompts: str | Sequence[str]) -> Context:
-        """Tokenise prompts; they are encoded when `denoise` or `encodings` needs them."""
+    def text(self, prompts: str | Sequence[str], *, zeros: bool = True) -> Context:
+        """Tokenise prompts; they are encoded when `denoise` or `encodings` needs them.
+
+        Where the base was trained so, an empty prompt is not encoded but all zeros; never with `zeros` False.
+        """
         words = self.attached(WordsPatch)
-        filler = int(self.tokenizer.eos_token_id)
+        # A prompt is summed up at its first end token, which no word may then stand for.
+        one = len(self.readers) == 1
+        filler = int(self.tokenizer.eos_token_id if one else self.tokenizer.bos_token_id)
         given = [prompts] if isinstance(prompts, str) else prompts
-        return Context(tuple(tokenise(self.tokenizer, prompt, words, filler) for prompt in given))
+        rows = [tokenise(self.tokenizer, prompt, words, filler) for prompt in given]
+        if zeros and self.zeros_for_empty:
+            nothing = self._zeros(len(rows[0].ids)) if rows else None
+            rows = [replace(row, fixed=nothing) if row.text == "" and not row.words else row for row in rows]
+        return Context(tuple(rows))
+
+    def _zeros(self, tokens: int) -> Encoding:
+        wide = next(int(reader.encoder.config.projection_dim) for reader in self.readers if reader.pools)
+        empty = self.readers[0].table.weight.new_zeros
+        return Encoding(empty(tokens, self.width), empty(wide))
 
     def encodings(self, context: Context, moment: Moment | None = None) -> Float[Tensor, "rows tokens dim"]:
         """The encodings that rows read as keys at the first site, at timestep 0 unless `moment` says otherwise."""
@@ -187,10 +213,10 @@ class Base:
         ids = self.tokenizer(word, add_special_tokens=False).input_ids
         if not ids:
             raise SemblantError(f"{word!r} has no token in {self.name}; give a word")
-        table = self.text_encoder.get_input_embeddings().weight
-        return table[torch.tensor(ids, device=table.device)].detach().clone()
+        tables = [reader.table.weight for reader in self.readers]
+        return torch.cat([table[torch.tensor(ids, device=table.device)] for table in tables], -1).detach()
 
-    def _encode(self, requests: Sequence[tuple[Encoded, Variant]]) -> Tensor:
+    def _encode(self, requests: Sequence[Request]) -> Encoding:
         results = [self._known(*request) for request in requests]
         missing = [i for i, result in enumerate(results) if result is None]
         if missing:
@@ -199,13 +225,19 @@ class Base:
                 results[i] = encoding
                 if not encoding.requires_grad:
                     self._keep(*requests[i], encoding)
-        return torch.stack([r for r in results if r is not None])
+        known = [r for r in results if r is not None]
+        if self.told_sizes and any(encoding.pooled is None for encoding in known):
+            raise SemblantError(
+                f"{self.name} also reads prompts as a whole, and encodings are given without that; "
+                "give `pooled` to Context.of, such as Base.prepare(context, moment).pooled"
+            )
+        return Encoding.stack(known)
 
     def _constant(self, prompt: Encoded) -> bool:
         """Whether nothing that is attached, and may be learning, has a part in its encoding."""
         return not prompt.words and not self.attached(WeightsPatch)
 
-    def _known(self, prompt: Encoded, variant: Variant) -> Tensor | None:
+    def _known(self, prompt: Encoded, variant: Variant) -> Encoding | None:
         if prompt.fixed is not None:
             return prompt.fixed
         if self._constant(prompt):
@@ -213,37 +245,26 @@ class Base:
         found = None if self._memory is None else self._memory.get((prompt.key, variant))
         return None if found is None else found[1]
 
-    def _keep(self, prompt: Encoded, variant: Variant, encoding: Tensor) -> None:
+    def _keep(self, prompt: Encoded, variant: Variant, encoding: Encoding) -> None:
         if self._constant(prompt):
             self._plain[prompt] = encoding
         elif self._memory is not None:
             # The prompt is kept too: its key holds only while it and its words live.
             self._memory[prompt.key, variant] = (prompt, encoding)
 
-    def _run_text(self, requests: Sequence[tuple[Encoded, Variant]]) -> list[Tensor]:
-        ids = torch.tensor([prompt.ids for prompt, _ in requests], device=self.device)
-        hooks: dict[str, list[Hook]] = {}
-        if any("embed" in word.hooks() for prompt, _ in requests for word in prompt.words):
-            hooks[self._table] = [
-                lambda _m, _i, rows: torch.stack([_embedded(r, *q) for r, q in zip(rows, requests, strict=True)])
-            ]
-        output = self._call("text", hooks, input_ids=ids).last_hidden_state
+    def _run_text(self, requests: Sequence[Request]) -> list[Encoding]:
+        read = read_all(self.readers, requests, self._call, self._changed)
         encodings = []
-        for encoding, (prompt, variant) in zip(output, requests, strict=True):
+        for i, (prompt, variant) in enumerate(requests):
+            features = read.features[i]
             for word, of_word in zip(prompt.words, variant, strict=True):
-                encoding = word.after(encoding, prompt, of_word)
+                features = word.after(features, prompt, of_word)
             if prompt.weights is not None:
-                empty = self._encode([(tokenise(self.tokenizer, ""), ())])[0]
-                strength = torch.tensor(prompt.weights, device=encoding.device)[:, None]
-                encoding = empty + strength * (encoding - empty)
-            encodings.append(encoding)
+                empty = self._encode([(tokenise(self.tokenizer, ""), ())]).features[0]
+                strength = torch.tensor(prompt.weights, device=features.device)[:, None]
+                features = empty + strength * (features - empty)
+            encodings.append(Encoding(features, None if read.pooled is None else read.pooled[i]))
         return encodings
-
-    @property
-    def _table(self) -> str:
-        """Name of the module that turns token ids into rows."""
-        table = self.text_encoder.get_input_embeddings()
-        return next(name for name, module in self.text_encoder.named_modules() if module is table)
 
     # -- pictures ----------------------------------------------------------------------------------------------------
 
@@ -258,13 +279,13 @@ class Base:
 
     def posterior(self, images: Float[Tensor, "rows 3 height width"]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the autoencoder's posterior, scaled as latents are."""
-        moments = self._call("autoencoder", {}, images, method="encode")
+        moments = self._call("autoencoder", {}, images.to(self._precision("autoencoder")), method="encode")
         scale = self.autoencoder.config.scaling_factor
         return moments.latent_dist.mean * scale, moments.latent_dist.std * scale
 
     def decode(self, latents: Float[Tensor, "rows channels h w"]) -> Float[Tensor, "rows 3 height width"]:
         """Latents to pictures in -1..1 (not clamped)."""
-        scaled = latents / self.autoencoder.config.scaling_factor
+        scaled = (latents / self.autoencoder.config.scaling_factor).to(self._precision("autoencoder"))
         decoded: Tensor = self._call("autoencoder", {}, scaled, method="decode").sample
         return decoded
 
@@ -294,6 +315,7 @@ class Base:
             "timestep": moment.timestep,
             "encoder_hidden_states": prepared.read(self.cross_sites()[0], "key"),
             "cross_attention_kwargs": {"moment": call},
+            **self.beside(context, moment, prepared),
         }
         residuals = [r for patch in features if (r := patch.residuals(x, moment, context)) is not None]
         if residuals:
@@ -302,27 +324,54 @@ class Base:
             )
             keywords["mid_block_additional_residual"] = sum([mid for _, mid in residuals[1:]], residuals[0][1])
         hooks = self._activations(features, moment)
-        out = self._call("unet", hooks, torch.cat([x, *added], 1), **keywords).sample.to(x)
+        inputs = torch.cat([x, *added], 1).to(self._precision("unet"))
+        out = self._call("unet", hooks, inputs, **keywords).sample.to(x)
         return self.schedule.epsilon_of_v(x, out, moment.timestep) if self.prediction == "v_prediction" else out
+
+    def beside(self, context: Context, moment: Moment, prepared: Prepared) -> dict[str, Any]:
+        """What its U-Net is told beside latent, timestep and tokens, by its own names; nothing but for XL."""
+        if not self.told_sizes:
+            return {}
+        assert moment.size is not None
+        whole = Framing.whole(*(side * self.factor for side in moment.size))
+        sizes = torch.tensor(context.sizes(whole), dtype=torch.float32, device=self.device)
+        return {"added_cond_kwargs": {"text_embeds": prepared.pooled, "time_ids": sizes}}
 
     # -- machinery ---------------------------------------------------------------------------------------------------
 
+    def _changed(self, part: str, name: str, weight: Tensor) -> Tensor:
+        """A weight as it is with what is attached."""
+        for patch in self.attached(WeightsPatch):
+            if patch.select(f"{part}.{name}"):
+                weight = patch.delta(f"{part}.{name}", weight)
+        return weight
+
     def _weights(self, part: str) -> dict[str, Tensor]:
-        patches: tuple[WeightsPatch, ...] = self.attached(WeightsPatch)
-        changed: dict[str, Tensor] = {}
-        if patches:
-            for name, weight in self._parts[part].named_parameters():
-                for patch in patches:
-                    if patch.select(f"{part}.{name}"):
-                        changed[name] = patch.delta(f"{part}.{name}", changed.get(name, weight))
-        return changed
+        if not self.attached(WeightsPatch):
+            return {}
+        named = self._parts[part].named_parameters()
+        made = {name: (weight, self._changed(part, name, weight)) for name, weight in named}
+        return {name: changed for name, (weight, changed) in made.items() if changed is not weight}
+
+    def _in_float32(self, part: str) -> bool:
+        """Whether a network is always computed in float32: an autoencoder that says that less is not enough for it
+        (`force_upcast`, in Stable Diffusion XL, whose activations grow beyond half precision)."""
+        return part == "autoencoder" and self.told_sizes and bool(self.autoencoder.config.force_upcast)
+
+    def _precision(self, part: str) -> torch.dtype:
+        """What a network's inputs are given in: its weights' own type, that of a half-precision pipeline too."""
+        return torch.float32 if self._in_float32(part) else next(self._parts[part].parameters()).dtype
 
     def _call(self, part: str, hooks: Mapping[str, Sequence[Hook]], *args: Any, method: str = "", **kwargs: Any) -> Any:
         """Run one network, with hooks and whatever weights are attached, in a twin of its own."""
         network, weights = self._parts[part], self._weights(part)
+        exact = self._in_float32(part)
+        if exact:
+            halves = {name: w for name, w in network.named_parameters() if w.dtype != torch.float32}
+            weights = {name: weight.float() for name, weight in {**halves, **weights}.items()}
         if weights or hooks:
             network = twin(network, weights, hooks)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16 and not exact):
             return (getattr(network, method) if method else network)(*args, **kwargs)
 
     def _activations(self, features: Sequence[FeaturesPatch], moment: Moment) -> dict[str, list[Hook]]:
@@ -333,22 +382,8 @@ class Base:
         return hooks
 
 
-def _embedded(rows: Tensor, prompt: Encoded, variant: tuple[Hashable, ...]) -> Tensor:
-    for word, of_word in zip(prompt.words, variant, strict=True):
-        rows = word.embed(rows, prompt, of_word)
-    return rows
-
-
 def _activation(patch: FeaturesPatch, name: str, moment: Moment) -> Hook:
     return lambda _module, _inputs, h: patch.activation(name, h, moment)
-
-
-def architecture_of(width: int, extra_channels: int = 0) -> str:
-    """The name of an architecture: sd-1, sd-2, sd-1-inpainting; `sd-1-plus-4` takes four channels beside the latent."""
-    plain = ARCHITECTURES.get(width, f"width-{width}")
-    if extra_channels == 0:
-        return plain
-    return f"{plain}-inpainting" if extra_channels == INPAINTING else f"{plain}-plus-{extra_channels}"
 
 
 def digest(module: nn.Module) -> str:
@@ -360,9 +395,4 @@ def digest(module: nn.Module) -> str:
     return total.hexdigest()[:16]
 
 
-def is_folder(source: str | Path) -> bool:
-    """Whether a base is given as an existing folder."""
-    return Path(source).is_dir()
-
-
-__all__ = ["Base", "TrajectoryPatch", "architecture_of", "digest", "is_folder"]
+__all__ = ["Base", "TrajectoryPatch", "architecture_of", "digest"]

@@ -20,6 +20,56 @@ Variant = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True, eq=False)
+class Encoding:
+    """What text encoders made of one prompt or of several: all that the U-Net reads of them."""
+
+    features: Float[Tensor, "*rows tokens dim"]
+    """What cross-attention reads. Of several encoders it is side by side along `dim`."""
+    pooled: Float[Tensor, "*rows wide"] | None = None
+    """A prompt as a whole, for U-Nets that read it so beside the tokens (Stable Diffusion XL); else None."""
+
+    @staticmethod
+    def stack(encodings: Sequence[Encoding]) -> Encoding:
+        """Encodings of single prompts as one of all."""
+        pooled = [e.pooled for e in encodings if e.pooled is not None]
+        return Encoding(torch.stack([e.features for e in encodings]), torch.stack(pooled) if pooled else None)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether something that is learned has a part in it."""
+        return self.features.requires_grad or (self.pooled is not None and self.pooled.requires_grad)
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How a picture came to its size (Podell et al. 2023, arXiv 2307.01952, Sec. 2.2), as (height, width) in pixels."""
+
+    original: tuple[int, int]
+    """Before it was resized."""
+    crop: tuple[int, int]
+    """What was then cut off at the top and at the left."""
+    target: tuple[int, int]
+    """As it is now."""
+
+    @staticmethod
+    def whole(height: int, width: int) -> Framing:
+        """A picture that always had this size."""
+        return Framing((height, width), (0, 0), (height, width))
+
+    @staticmethod
+    def square(height: int, width: int, size: int) -> Framing:
+        """A picture whose shorter side was resized to `size` and the middle square then cut out."""
+        scale = size / min(height, width)
+        top, left = ((round(side * scale) - size) // 2 for side in (height, width))
+        return Framing((height, width), (top, left), (size, size))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The six numbers that Stable Diffusion XL is told, in its order."""
+        return (*self.original, *self.crop, *self.target)
+
+
+@dataclass(frozen=True, eq=False)
 class Encoded:
     """One prompt, tokenised. It is encoded when and as often as its words' variants ask for it."""
 
@@ -33,7 +83,7 @@ class Encoded:
     """The words patches that touch this prompt."""
     weights: tuple[float, ...] | None = None
     """Prompt weight of every position, or None when all are 1."""
-    fixed: Float[Tensor, "tokens dim"] | None = None
+    fixed: Encoding | None = None
     """An encoding given from outside; the prompt is then never encoded."""
 
     @property
@@ -51,41 +101,60 @@ class Encoded:
         )
 
 
-Encode = Callable[[Sequence[tuple[Encoded, Variant]]], Tensor]
-"""Encodes (prompt, variant) requests to [requests, tokens, dim]."""
+Encode = Callable[[Sequence[tuple[Encoded, Variant]]], Encoding]
+"""Encodes (prompt, variant) requests, one row for each."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """The prompts of a batch, one per row."""
+    """What conditions a batch: one prompt per row and, for bases that are told, how each picture came to its size."""
 
     rows: tuple[Encoded, ...]
+    framings: tuple[Framing | None, ...] = ()
+    """One per row, or none at all. Without one a picture is taken to be whole and of the size that it has."""
 
     @staticmethod
-    def of(encoding: Float[Tensor, "rows tokens dim"], like: Context | None = None) -> Context:
-        """A context of given encodings; `like` lends its texts and positions."""
+    def of(
+        features: Float[Tensor, "rows tokens dim"],
+        like: Context | None = None,
+        pooled: Float[Tensor, "rows wide"] | None = None,
+    ) -> Context:
+        """A context of given encodings; `like` lends its texts and positions. Bases of XL need `pooled` too."""
+        given = [Encoding(row, None if pooled is None else pooled[i]) for i, row in enumerate(features)]
         if like is None:
-            return Context(tuple(Encoded("", (), {}, 0, fixed=row) for row in encoding))
-        return Context(
-            tuple(
-                Encoded(old.text, old.ids, old.positions, old.end, fixed=row)
-                for row, old in zip(encoding, like.rows, strict=True)
-            )
+            return Context(tuple(Encoded("", (), {}, 0, fixed=row) for row in given))
+        rows = tuple(
+            Encoded(old.text, old.ids, old.positions, old.end, fixed=row)
+            for row, old in zip(given, like.rows, strict=True)
         )
+        return Context(rows, like.framings)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __add__(self, other: Context) -> Context:
-        return Context(self.rows + other.rows)
+        framings = (*self._each(), *other._each()) if self.framings or other.framings else ()
+        return Context(self.rows + other.rows, framings)
 
     def repeat(self, times: int) -> Context:
         """All rows, `times` over."""
-        return Context(self.rows * times)
+        return Context(self.rows * times, self.framings * times)
 
     def pick(self, rows: Sequence[int]) -> Context:
         """Some rows."""
-        return Context(tuple(self.rows[i] for i in rows))
+        each = self._each()
+        return Context(tuple(self.rows[i] for i in rows), tuple(each[i] for i in rows) if self.framings else ())
+
+    def framed(self, framing: Framing) -> Context:
+        """The same prompts for pictures that came to their size so. Give it to both halves of a guided call."""
+        return Context(self.rows, (framing,) * len(self))
+
+    def sizes(self, otherwise: Framing) -> list[tuple[int, ...]]:
+        """What is told of every row's size."""
+        return [(framing or otherwise).numbers for framing in self._each()]
+
+    def _each(self) -> tuple[Framing | None, ...]:
+        return self.framings or (None,) * len(self)
 
     def positions(self, word: str) -> tuple[tuple[int, ...], ...]:
         """Token positions of a word in every row; empty where the row lacks it."""
@@ -99,6 +168,8 @@ class Prepared:
     table: Float[Tensor, "entries tokens dim"]
     index: dict[tuple[int | None, Part], Tensor | None]
     """(site index or None for all, part) -> entry per row; None when row i simply reads entry i."""
+    pooled: Float[Tensor, "rows wide"] | None = None
+    """Each row's prompt as a whole, where the base reads it so: of the encoding that the first site reads as keys."""
 
     def read(self, site: Site, part: Part) -> Float[Tensor, "rows tokens dim"]:
         """What the rows read at `site` for `part`."""
@@ -129,12 +200,14 @@ def prepare(context: Context, moment: Moment, sites: Sequence[Site], encode: Enc
                     requests.append((row, variant))
                 chosen.append(entries[key])
             index[None if place is None else place.index, part] = torch.tensor(chosen)
-    table = encode(requests)
-    device = table.device
+    encoding = encode(requests)
+    table, device = encoding.features, encoding.features.device
     for where, chosen_entries in index.items():
         assert chosen_entries is not None
         plain = len(requests) == len(context) and chosen_entries.tolist() == list(range(len(context)))
         index[where] = None if plain else chosen_entries.to(device)
     if not flags["split"]:
         index.update({(place, "value"): chosen for (place, _), chosen in list(index.items())})
-    return Prepared(table, index)
+    first = index[next(iter(index))]
+    pooled = encoding.pooled if encoding.pooled is None or first is None else encoding.pooled[first]
+    return Prepared(table, index, pooled)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,47 +15,25 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from semblant.backbones.base import Base, architecture_of
+from semblant.backbones.architecture import architecture_of
+from semblant.backbones.base import Base
 from semblant.backbones.header import PICKLED, Header, read_header
+from semblant.backbones.parts import (
+    CONFIGS,
+    INDEX,
+    SECOND,
+    WEIGHTS,
+    ZEROS,
+    allow,
+    parts_of,
+    require_index,
+    require_plain,
+)
+from semblant.backbones.site import XL_READS
 from semblant.errors import FileProblem, SemblantError
 from semblant.ops.schedule import Schedule
-
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-"""Parts with weights, and how their files' names begin."""
-CONFIGS = {
-    "unet": "config.json",
-    "vae": "config.json",
-    "text_encoder": "config.json",
-    "tokenizer": "tokenizer_config.json",
-    "scheduler": "scheduler_config.json",
-}
-_NOISE = "DDIM DDPM PNDM LMSDiscrete EulerDiscrete EulerAncestralDiscrete HeunDiscrete DPMSolverMultistep".split()
-_NOISE += "DPMSolverSinglestep KDPM2Discrete KDPM2AncestralDiscrete DEISMultistep UniPCMultistep".split()
-CLASSES: dict[str, tuple[str, ...]] = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "scheduler": tuple(f"{name}Scheduler" for name in _NOISE),
-    "safety_checker": ("StableDiffusionSafetyChecker",),
-    "feature_extractor": (
-        "CLIPFeatureExtractor",
-        "CLIPImageProcessor",
-        "CLIPImageProcessorFast",
-        "CLIPImageProcessorPil",
-    ),
-    "image_encoder": ("CLIPVisionModelWithProjection",),
-}
-"""Classes that a folder may name, by part. The last three parts are never read."""
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionImg2ImgPipeline")
-NO_XL = (
-    "is a Stable Diffusion XL base, and two text encoders are not supported yet; use a Stable Diffusion 1.x or 2.x base"
-)
-_BESIDE_THE_PROMPT = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
-"""Settings of U-Nets that take more than a latent, a timestep and a prompt."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +54,25 @@ def from_folder(folder: Path, device: str | torch.device = "cpu", name: str | No
     Raises FileProblem when something lacks, is damaged, or is of a kind that is not read (see `examine`).
     """
     configs = examine(folder)
-    weights = {part: weights_of(folder, part) for part in WEIGHTS}
+    weights = {part: weights_of(folder, part) for part in WEIGHTS if part in configs}
+    tokenizers = [part for part in ("tokenizer", "tokenizer_2") if part in configs]
     try:
         unet, autoencoder = (
             _network(kind, folder / part, weights[part].variant, torch_dtype=torch.float32)
             for kind, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
         )
-        text = _network(CLIPTextModel, folder / "text_encoder", weights["text_encoder"].variant, dtype=torch.float32)
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        text, *second = (
+            _network(kind, folder / part, weights[part].variant, dtype=torch.float32)
+            for kind, part in ((CLIPTextModel, "text_encoder"), (CLIPTextModelWithProjection, SECOND[0]))
+            if part in weights
+        )
+        tokenizer, *other = (CLIPTokenizer.from_pretrained(folder / part, local_files_only=True) for part in tokenizers)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
         raise FileProblem(f"{folder} cannot be loaded as a base: {str(problem).splitlines()[0]}") from problem
+    xl: dict[str, Any] = {}
+    if second:
+        zeros = configs[INDEX].get(ZEROS, True)
+        xl = {"text_encoder_2": second[0], "tokenizer_2": other[0], "zeros_for_empty": zeros}
     base = Base(
         unet=unet,
         text_encoder=text,
@@ -95,8 +82,9 @@ def from_folder(folder: Path, device: str | torch.device = "cpu", name: str | No
         prediction=configs["scheduler"].get("prediction_type", "epsilon"),
         name=name or folder.name,
         architecture=name if name == "embedded" else None,
+        **xl,
     )
-    for part in (base.unet, base.text_encoder, base.autoencoder):
+    for part in (base.unet, *(reader.encoder for reader in base.readers), base.autoencoder):
         for weight in part.parameters():
             # Mapped from a file they lie at odd addresses, where some kernels round otherwise.
             weight.data = weight.data.clone()
@@ -104,15 +92,16 @@ def from_folder(folder: Path, device: str | torch.device = "cpu", name: str | No
     return base
 
 
-def examine(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, dict[str, Any]]:
-    """The configurations of a folder's parts, by part, when it may be read. Weights are looked at by `weights_of`.
+def examine(folder: Path, parts: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """The configurations of a folder's parts, by part, when it may be read, and its index. Weights are looked at by
+    `weights_of`.
 
     Raises FileProblem for a part that lacks, code in the folder, classes other than those in CLASSES, a reference to
-    code (`auto_map`), SDXL, and U-Nets that take more than a prompt.
+    code (`auto_map`), and networks that take more than a prompt or, for XL, than its sizes.
     """
-    index = _read(folder / "model_index.json", folder) if (folder / "model_index.json").is_file() else {}
-    if (folder / "text_encoder_2").exists() or "text_encoder_2" in index or "XL" in str(index.get("_class_name")):
-        raise FileProblem(f"{folder} {NO_XL}")
+    index = _read(folder / INDEX, folder) if (folder / INDEX).is_file() else {}
+    require_index(folder, index)
+    parts = parts_of(folder, index) if parts is None else parts
     missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         raise FileProblem(f"{folder} is no base: it lacks {', '.join(missing)} of {', '.join(parts)}")
@@ -122,29 +111,22 @@ def examine(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, dict[str, A
             f"{folder} holds a program, {code[0]}, and semblant runs no code that comes with weights; "
             "if the weights work without it, copy the folder without *.py files"
         )
-    if "_class_name" in index and index["_class_name"] not in PIPELINES:
-        raise FileProblem(
-            f"{folder} is made for {index['_class_name']}; possible: {', '.join(PIPELINES)} (model_index.json)"
-        )
-    for part, entry in index.items():
-        if isinstance(entry, list) and entry and entry[-1] is not None:
-            _allow(folder, part, str(entry[-1]))
-    configs = {}
+    configs: dict[str, dict[str, Any]] = {INDEX: index}
     for part in parts:
         path = folder / part / CONFIGS[part]
         # A tokenizer may come without one.
-        configs[part] = config = {} if part == "tokenizer" and not path.is_file() else _read(path, folder)
+        configs[part] = config = {} if part.startswith("tokenizer") and not path.is_file() else _read(path, folder)
         for key in ("_class_name", "tokenizer_class"):
             if config.get(key) is not None:
-                _allow(folder, part, str(config[key]))
+                allow(folder, part, str(config[key]))
         for name in config.get("architectures") or ():
-            _allow(folder, part, str(name))
+            allow(folder, part, str(name))
         if "auto_map" in config:
             raise FileProblem(
                 f"{folder} asks in {part}/{path.name} for code of its own (auto_map), which semblant never runs; "
                 "use a base of plain Stable Diffusion classes"
             )
-    _plain(folder, configs.get("unet", {}))
+    require_plain(folder, configs, parts)
     return configs
 
 
@@ -187,14 +169,14 @@ def weights_of(folder: Path, part: str) -> Files:
     return Files(tuple(place / shard for shard in shards), variant)
 
 
-def facts(configs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def facts(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Architecture, prediction, side of pictures in pixels and channels beside the latent, as configurations say."""
     unet, vae = configs["unet"], configs["vae"]
     width, latent = unet.get("cross_attention_dim"), int(vae.get("latent_channels", 4))
     extra = int(unet.get("in_channels", latent)) - latent
-    factor = 2 ** (len(vae.get("block_out_channels", (0,))) - 1)
+    factor, xl = 2 ** (len(vae.get("block_out_channels", (0,))) - 1), unet.get(XL_READS[0]) == XL_READS[1]
     return {
-        "architecture": architecture_of(width, extra) if isinstance(width, int) else "unknown",
+        "architecture": architecture_of(width, extra, xl) if isinstance(width, int) else "unknown",
         "prediction": configs["scheduler"].get("prediction_type", "epsilon"),
         "size": factor * int(unet.get("sample_size") or 0) or None,
         "extra_channels": extra,
@@ -219,28 +201,6 @@ def _network(kind: Any, place: Path, variant: str | None, **precision: torch.dty
     if missing := sorted(told["missing_keys"]):
         raise ValueError(f"{place.name} lacks {len(missing)} weights, such as {', '.join(missing[:3])}")
     return network
-
-
-def _allow(folder: Path, part: str, name: str) -> None:
-    """Raise FileProblem for a class that a part may not have."""
-    if name not in CLASSES.get(part, ()):
-        possible = ", ".join(CLASSES.get(part, ())) or f"no such part, only {', '.join(PARTS)}"
-        raise FileProblem(
-            f"{folder} names the class {name} for {part}, which semblant does not read; possible: {possible}. "
-            "Use a Stable Diffusion 1.x or 2.x base"
-        )
-
-
-def _plain(folder: Path, unet: dict[str, Any]) -> None:
-    """Raise FileProblem for a U-Net that takes more than a latent, a timestep and a prompt."""
-    if unet.get("addition_embed_type") == "text_time":
-        raise FileProblem(f"{folder} {NO_XL}")
-    for key in _BESIDE_THE_PROMPT:
-        if unet.get(key) is not None:
-            raise FileProblem(
-                f"{folder} has a U-Net that takes more than a prompt ({key} = {unet[key]!r} in unet/config.json); "
-                "use a plain Stable Diffusion 1.x or 2.x base"
-            )
 
 
 def _read(path: Path, folder: Path) -> dict[str, Any]:

@@ -29,8 +29,10 @@ CONFIGS = (
     "scheduler/scheduler_config.json",
     "tokenizer/*.json",
     "tokenizer/merges.txt",
+    "tokenizer_2/*.json",
+    "tokenizer_2/merges.txt",
 )
-WEIGHTED = ("unet", "vae", "text_encoder")
+WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2")
 INDEX = "safetensors.index*.json"
 
 
@@ -53,7 +55,9 @@ def snapshot(source: str, offline: bool = False, weights: bool = True) -> Path:
         logger.warning("%s is fetched from the Hugging Face hub now: some gigabytes, once", source)
     # A variant (`*.fp16.safetensors`) would double what is fetched, and is looked for where there is nothing else.
     folder = _fetch(source, found[1], found[2], [*CONFIGS, *whole], ["*.fp16*", "*.bf16*", "*non_ema*"], offline)
-    lacking = [part for part in WEIGHTED if weights and not any((folder / part).glob("*.safetensors"))]
+    # Only some bases have a second text encoder, and those have a folder for it by now.
+    parts = [part for part in WEIGHTED if part != "text_encoder_2" or (folder / part).is_dir()]
+    lacking = [part for part in parts if weights and not any((folder / part).glob("*.safetensors"))]
     if lacking:
         half = [f"{part}/*.fp16*{ending}" for part in lacking for ending in ("safetensors", ".json")]
         folder = _fetch(source, found[1], found[2], [*half, *(f"{part}/{INDEX}" for part in lacking)], [], offline)

@@ -11,9 +11,10 @@ import torch
 
 from semblant.backbones import hub, original
 from semblant.backbones.base import Base
-from semblant.backbones.folder import NO_XL, PARTS, from_folder, schedule_of
+from semblant.backbones.folder import from_folder, schedule_of
 from semblant.backbones.header import PICKLED
-from semblant.backbones.miniature import miniature, text_config
+from semblant.backbones.miniature import miniature, miniature_xl, text_config
+from semblant.backbones.parts import PARTS, ZEROS
 from semblant.errors import FileProblem, SemblantError
 
 EMBEDDED = "embedded"
@@ -66,15 +67,14 @@ def embedded_card() -> dict[str, Any]:
 
 
 def from_pipeline(pipeline: Any, name: str = "pipeline") -> Base:
-    """A base that shares the modules of a diffusers Stable Diffusion pipeline."""
+    """A base that shares the modules of a diffusers Stable Diffusion pipeline, XL's too."""
     lacking = [p for p in PARTS if getattr(pipeline, p, None) is None]
     if lacking:
         raise SemblantError(
-            f"the pipeline lacks {', '.join(lacking)}; a Stable Diffusion 1.x or 2.x pipeline has them all"
+            f"the pipeline lacks {', '.join(lacking)}; a Stable Diffusion 1.x, 2.x or XL pipeline has them all"
         )
-    if getattr(pipeline, "text_encoder_2", None) is not None:
-        raise SemblantError(f"the pipeline {NO_XL}")
     config = dict(pipeline.scheduler.config)
+    second = getattr(pipeline, "text_encoder_2", None)
     return Base(
         unet=pipeline.unet,
         text_encoder=pipeline.text_encoder,
@@ -83,6 +83,9 @@ def from_pipeline(pipeline: Any, name: str = "pipeline") -> Base:
         schedule=schedule_of(config),
         prediction=config.get("prediction_type", "epsilon"),
         name=name,
+        text_encoder_2=second,
+        tokenizer_2=getattr(pipeline, "tokenizer_2", None),
+        zeros_for_empty=second is not None and bool(pipeline.config.get(ZEROS, True)),
     )
 
 
@@ -110,6 +113,7 @@ __all__ = [
     "from_pipeline",
     "load",
     "miniature",
+    "miniature_xl",
     "schedule_of",
     "text_config",
 ]

@@ -61,7 +61,7 @@ class WordsPatch(Patch):
         return ()
 
     def embed(self, rows: Tensor, encoded: Encoded, variant: Hashable) -> Tensor:
-        """Rewrite the input embeddings [tokens, dim] of one prompt."""
+        """Rewrite the input embeddings [tokens, dim] of one prompt; those of two text encoders stand side by side."""
         return rows
 
     def after(self, encoding: Tensor, encoded: Encoded, variant: Hashable) -> Tensor:
@@ -74,7 +74,8 @@ class WordsPatch(Patch):
 
 
 class WeightsPatch(Patch):
-    """Changes named parameters of the base while a call runs. Names start with `unet.`, `text.` or `autoencoder.`."""
+    """Changes named parameters of the base while a call runs. Names start with `unet.`, `text.`, `autoencoder.` or, for
+    the second text encoder of Stable Diffusion XL, `text_2.`."""
 
     kind = "weights"
 

@@ -10,6 +10,10 @@ from torch import Tensor
 from semblant.errors import SemblantError
 
 Kind = Literal["self", "cross"]
+BESIDE_THE_PROMPT = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
+"""Settings of U-Nets that take more than a latent, a timestep and a prompt."""
+XL_READS = ("addition_embed_type", "text_time")
+"""The one of them that is known: Stable Diffusion XL reads a prompt as a whole, and the sizes of a picture."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def find_sites(unet: Any) -> tuple[Site, ...]:
     if found := unhandled(unet):
         raise SemblantError(
             f"this U-Net has {', '.join(found)}, which semblant does not handle. Bases in the form of Stable Diffusion "
-            "1 and 2 work: text alone as condition, self- and cross-attention by turns."
+            "1, 2 and XL work: text (in XL sizes too) as condition, self- and cross-attention by turns."
         )
     names = [name.removesuffix(".processor") for name in unet.attn_processors]
     levels = len(unet.config.block_out_channels)
@@ -70,12 +74,12 @@ def find_sites(unet: Any) -> tuple[Site, ...]:
 
 
 def unhandled(unet: Any) -> list[str]:
-    """Features of a U-Net that a site cannot follow, in words; empty for the form of Stable Diffusion 1 and 2."""
+    """Features of a U-Net that a site cannot follow, in words; empty for the form of Stable Diffusion 1, 2 and XL."""
     config = unet.config
     found = [
         f"{name} = {value!r}"
-        for name in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "num_class_embeds")
-        if (value := getattr(config, name, None)) is not None
+        for name in BESIDE_THE_PROMPT
+        if (value := getattr(config, name, None)) is not None and (name, value) != XL_READS
     ]
     if getattr(config, "attention_type", "default") != "default":
         found.append(f"attention_type = {config.attention_type!r}")

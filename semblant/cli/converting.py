@@ -47,7 +47,8 @@ def convert(
 ) -> None:
     """Turn a concept into a file of another program, or what another program learned into a concept.
 
-    Words of textual inversion go to and from embedding and emb_params, LoRAs to and from peft, diffusers and kohya.
+    Words of textual inversion go to and from embedding and emb_params, LoRAs to and from peft, diffusers and kohya, for
+    Stable Diffusion XL too (clip_l and clip_g, lora_te2_, input_blocks).
     Whatever has no place in the form asked for is an error that names it. Pickled embeddings (.pt, .bin) are read too,
     by a process apart that takes tensors and nothing else.
 

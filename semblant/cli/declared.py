@@ -34,10 +34,12 @@ KINDS = {bool: "true or false", int: "whole number", float: "number", str: "text
 
 
 def settings(kind: type[Method]) -> list[Setting]:
-    """Every setting of a method, in the order of its fields."""
+    """Every setting of a method, in the order of its fields; those that many methods have come last."""
     sentences, hints = _sentences(kind), get_type_hints(kind)
     found = []
-    for field in dataclasses.fields(kind):
+    interfaces = [ancestor for ancestor in kind.__bases__ if dataclasses.is_dataclass(ancestor)]
+    shared = {field.name for ancestor in interfaces for field in dataclasses.fields(ancestor)}
+    for field in sorted(dataclasses.fields(kind), key=lambda field: field.name in shared):
         presets = {base: preset[field.name] for base, preset in kind.presets.items() if field.name in preset}
         hint = hints[field.name]
         choices = tuple(map(str, get_args(hint))) if get_origin(hint) is Literal else ()

@@ -88,7 +88,9 @@ def doctor(
         about, found = environment.base_facts(loaded, environment.card_of(base))
         findings += found
     except SemblantError as problem:
-        advice = "Give `embedded`, or a Stable Diffusion 1.x or 2.x base as a folder, owner/name or .safetensors file."
+        advice = (
+            "Give `embedded`, or a base of Stable Diffusion 1.x, 2.x or XL: a folder, owner/name or .safetensors file."
+        )
         findings.append(Finding(base, str(problem), advice, "error", "base"))
     surroundings["precision"] = _precision(loaded) if measure else None
     if paths:

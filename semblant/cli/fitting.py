@@ -1,8 +1,9 @@
-"""`semblant fit`: learn one subject from pictures."""
+"""`semblant fit`: learn one subject from pictures, or several at once."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,21 +11,18 @@ import typer
 from typer.core import TyperCommand
 
 from semblant.cli.bases import BaseName, Config, Offline, read
-from semblant.cli.diagnosis import examine
 from semblant.cli.interruption import stoppable
-from semblant.cli.outputs import Output
-from semblant.cli.terminal import Advance, Terminal, duration, memory
-from semblant.cli.vocabulary import warn_of_photographs, warn_of_unknown_words
-from semblant.errors import FileProblem, SemblantError, closest
+from semblant.cli.outputs import Outputs
+from semblant.cli.subjects import introduced, read_subjects, wanted
+from semblant.cli.telling import Result, Teller, embedding, judged, summary
+from semblant.cli.terminal import Terminal, duration
+from semblant.errors import SemblantError, closest
 
 if TYPE_CHECKING:
     import torch
 
     from semblant.backbones.base import Base
-    from semblant.bench.verdict import Verdict
     from semblant.data.subject import Subject
-    from semblant.training.concepts import Concept
-    from semblant.training.optimise import Progress
 
 PROBE = 4
 """Steps of a trial run from which the speed is read for `--budget`."""
@@ -62,12 +60,24 @@ class WithSettings(TyperCommand):
 def fit(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="Name of a method; `semblant list` shows all.")],
     pictures: Annotated[
-        list[Path], typer.Argument(metavar="PICTURES", help="Pictures of the subject, or folders of them.")
+        list[Path], typer.Argument(metavar="PICTURES", help="Pictures of the subject, or folders of them: see --word.")
     ],
-    word: Annotated[str, typer.Option("--word", help="What the subject is called in prompts, such as `<maya>`.")],
-    class_word: Annotated[str, typer.Option("--class-word", help="What it is: person, dog, backpack ...")],
+    words: Annotated[
+        list[str],
+        typer.Option(
+            "--word",
+            help="What the subject is called in prompts, such as `<maya>`. Several learn several subjects at once: one "
+            "of PICTURES for each, in the same order.",
+        ),
+    ],
+    class_words: Annotated[
+        list[str], typer.Option("--class-word", help="What it is: person, dog, backpack ... Once for all, or for each.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The concept file to write. Default: WORD.safetensors")
+        Path | None,
+        typer.Option(
+            "--out", help="The concept file to write, or for several a folder. Default: WORD.safetensors, here."
+        ),
     ] = None,
     base: BaseName = "embedded",
     offline: Offline = False,
@@ -76,17 +86,21 @@ def fit(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of the method's settings; repeatable.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="The same as --set steps=N.")] = None,
+    early_stop: Annotated[
+        bool, typer.Option("--early-stop", help="Stop before that once the loss has settled: --set early_stop=true.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same concept.")] = 0,
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="TIME", help="Take as few steps as fit into 60s, 5min or 1h.")
     ] = None,
     precision: Annotated[str, typer.Option("--precision", help="auto (measured once), float32 or bfloat16.")] = "auto",
-    face: Annotated[
-        str,
+    faces: Annotated[
+        list[str] | None,
         typer.Option(
-            "--face", help="Of several: ask, largest, none (whole picture), or a number, counted from the left."
+            "--face",
+            help="Of several: ask (the default), largest, none (whole picture), or a number, counted from the left.",
         ),
-    ] = "ask",
+    ] = None,
     keep_every: Annotated[
         int | None,
         typer.Option("--keep-every", min=1, metavar="N", help="Keep a concept every N steps, in NAME.run."),
@@ -94,7 +108,9 @@ def fit(
     no_verdict: Annotated[
         bool, typer.Option("--no-verdict", help="Do not judge the result by a few pictures.")
     ] = False,
-    consent: Annotated[str, typer.Option("--consent", help="What the person shown agreed to; kept in the file.")] = "",
+    consents: Annotated[
+        list[str] | None, typer.Option("--consent", help="What the person shown agreed to; kept in the file.")
+    ] = None,
     strip: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave hashes of pictures, consent and versions out of the file.")
     ] = False,
@@ -103,129 +119,95 @@ def fit(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,
 ) -> None:
-    """Learn one subject from pictures, and write it as a concept.
+    """Learn one subject from pictures, or several at once, and write each as a concept.
 
     semblant fit sefi-ide photos/maya.png --word "<maya>" --class-word person --out maya.safetensors
+
+    semblant fit sefi-ide maya/ ada/ --word "<maya>" --word "<ada>" --class-word person --out people/
     """
     from semblant import verbs
-    from semblant.bench.faces import finder
     from semblant.cli import declared
-    from semblant.data.faces import remembering
-    from semblant.data.pictures import find_pictures
-    from semblant.data.subject import Subject, check_class_word, check_word
     from semblant.methods.index import method_class
-    from semblant.training.lock import held
 
     terminal = Terminal(quiet, json)
     # What can be refused is refused before anything heavy is read.
-    kind = method_class(method)
-    chosen: dict[str, Any] = declared.given(kind, pairs or [])
-    if steps is not None:
-        if "steps" in chosen:
-            raise SemblantError("the steps are given twice, by --steps and by --set steps=; give them once")
-        chosen |= declared.given(kind, [f"steps={steps}"])
-    verbs.method(method, **chosen)
-    check_word(word)
-    check_class_word(class_word)
+    chosen = _chosen(declared.given(method_class(method), pairs or []), method, steps, early_stop)
+    bare = verbs.method(method, **chosen)
+    bare.settling()
+    verbs.require_apart(bare, words)
     compute = _compute(precision)
     seconds = None if budget is None else seconds_of(budget)
-    output = Output.of(out, word, resume, force)
-    for picture in pictures:
-        find_pictures(picture)
+    given = wanted(pictures, words, class_words, faces or ["ask"], consents or [""])
+    outputs = Outputs.of(out, words, resume, force)
     loaded = read(base, offline, config)
-    choice: Any = face
-    detector = remembering(finder(loaded))
-    examine(terminal, pictures, class_word, word, face, detector, loaded.size)
-    subject = Subject.read(pictures, word, class_word, face=choice, detector=detector, consent=consent)
-    warn_of_photographs(terminal, loaded, pictures)
-    warn_of_unknown_words(terminal, loaded, class_word)
+    subjects = read_subjects(terminal, loaded, given)
     settings = verbs.method(method, loaded, **chosen)
     if not (planned := getattr(settings, "steps", 1)) >= 1:
         raise SemblantError(f"a run takes 1 step or more; got steps={planned}")
     if seconds is not None:
-        asked = _stored_steps(output.checkpoint) if resume else None
-        asked = asked or _affordable(method, loaded, subject, chosen, planned, seconds, compute, terminal)
+        asked = _stored_steps(outputs.checkpoint) if resume else None
+        asked = asked or _affordable(method, loaded, subjects, chosen, planned, seconds, compute, terminal)
         settings = verbs.method(method, loaded, **{**chosen, "steps": asked})
-    shown = f"{len(subject.images)} picture{'s' if len(subject.images) > 1 else ''}"
-    with held(output.lock, output.file):
-        output.clear(resume, force)
+    runs = {one.word: output.run for one, output in zip(given, outputs.each, strict=True)}
+    with outputs.held():
+        outputs.clear(resume, force)
         if keep_every is not None:
-            output.run.note(pictures, face, strip)
-        terminal.say(f"{method} learns {word} ({class_word}) from {shown} on {loaded.name}")
+            for one in given:
+                runs[one.word].note(one.pictures, one.face, strip)
+        terminal.say(f"{method} learns {introduced(subjects)} on {loaded.name}")
         with (
             stoppable(terminal.say, "stopping after this step, and saving") as asked_to_stop,
             terminal.work("fitting") as advance,
         ):
-            concept = verbs.fit(
+            made = verbs.fit(
                 settings,
                 loaded,
-                subject,
+                subjects,
                 seed=seed,
-                checkpoint=output.checkpoint,
+                checkpoint=outputs.checkpoint,
                 resume=resume,
-                progress=Teller(terminal, loaded, advance),
+                progress=Teller(terminal, loaded, advance, words),
                 stop=asked_to_stop,
                 compute=compute,
                 keep_every=keep_every,
-                keep=None if keep_every is None else lambda kept: output.run.keep(kept, strip),
+                keep=None if keep_every is None else lambda kept: runs[kept.word].keep(kept, strip),
             )
-        output.save(concept, strip)
-        embedding = _embedding(terminal, concept, output.file, force)
-    verdict = None if no_verdict else judged(terminal, loaded, concept, subject, output)
-    record = {
-        "concept": output.file,
-        "embedding": embedding,
-        **{name: getattr(concept, name) for name in ("method", "word", "class_word", "settings", "seed", "steps")},
-        **{name: getattr(concept, name) for name in ("losses", "figures", "base")},
-        "pictures": len(subject.images),
-        "kept": [file for _, file in output.run.kept()] if keep_every is not None else [],
-        "verdict": None if verdict is None else verdict.record(),
-    }
-    terminal.answer(record, _summary(concept, output, embedding, verdict, record["kept"]))
-
-
-class Teller:
-    """Tells of a run: after a few steps how long it will take and how much memory, then how it goes."""
-
-    AFTER = 5
-
-    def __init__(self, terminal: Terminal, base: Base, advance: Advance) -> None:
-        self.terminal, self.base, self.advance = terminal, base, advance
-        self.first: int | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        """Hear of one step."""
-        from semblant.training.optimise import peak_memory
-
-        if self.first is None:
-            self.first = progress.step
-        if progress.step == self.first + self.AFTER and progress.step < progress.steps:
-            held = peak_memory(self.base.device)
-            self.terminal.say(
-                f"{progress.steps - progress.step} steps to go, about {duration(progress.seconds_left)}"
-                + (f", {memory(held)} of memory" if held else "")
+        outputs.save(made, strip)
+        results = [
+            Result(
+                subject,
+                concept,
+                output,
+                embedding(terminal, concept, output.file, force),
+                [file for _, file in output.run.kept()] if keep_every is not None else [],
             )
-        speed = 1 / max(progress.seconds_per_step, 1e-9)
-        self.advance(progress.step, progress.steps, f"loss {progress.loss:.4f}, {speed:.1f} steps/s")
+            for subject, concept, output in zip(subjects, made, outputs.each, strict=True)
+        ]
+    if not no_verdict:
+        results = [
+            replace(one, verdict=judged(terminal, loaded, one.concept, one.subject, one.output, one_of=len(results)))
+            for one in results
+        ]
+    records = [result.record() for result in results]
+    terminal.answer(records[0] if len(records) == 1 else {"subjects": records}, summary(results))
 
 
-def judged(terminal: Terminal, base: Base, concept: Concept, subject: Subject, output: Output) -> Verdict | None:
-    """The verdict on a fit, stored in its run folder; None, and one line that says why, where nothing can judge."""
-    from semblant.bench import verdict
+def _chosen(given: dict[str, Any], method: str, steps: int | None, early_stop: bool) -> dict[str, Any]:
+    """The settings that were given, with those that have options of their own.
 
-    try:
-        with terminal.work("judging") as advance:
-            found = verdict.judge(
-                base, concept, subject.images, progress=lambda step, steps, clean: advance(step, steps, "")
-            )
-    except SemblantError as problem:
-        terminal.say(f"no verdict: {problem}")
-        return None
-    try:
-        output.run.write_verdict(found)
-    except FileProblem as problem:
-        terminal.warn(f"the verdict is not kept: {problem}")
-    return found
+    Raises SemblantError for one given both ways, and where the method has no such setting.
+    """
+    from semblant.cli import declared
+    from semblant.methods.index import method_class
+
+    for name, value in (("steps", steps), ("early_stop", "true" if early_stop else None)):
+        if value is None:
+            continue
+        if name in given:
+            option = name.replace("_", "-")
+            raise SemblantError(f"{name} is given twice, by --{option} and by --set {name}=; give it once")
+        given = {**given, **declared.given(method_class(method), [f"{name}={value}"])}
+    return given
 
 
 def seconds_of(text: str) -> float:
@@ -255,7 +237,7 @@ def _stored_steps(folder: Path) -> int | None:
 def _affordable(
     method: str,
     base: Base,
-    subject: Subject,
+    subjects: list[Subject],
     chosen: dict[str, Any],
     planned: int,
     seconds: float,
@@ -269,10 +251,11 @@ def _affordable(
 
     began = time.monotonic()
     speed: list[float] = []
+    tried_with = {name: value for name, value in chosen.items() if name != "early_stop"}
     verbs.fit(
-        verbs.method(method, base, **{**chosen, "steps": min(PROBE, planned)}),
+        verbs.method(method, base, **{**tried_with, "steps": min(PROBE, planned)}),
         base,
-        subject,
+        subjects,
         compute=compute,
         progress=lambda p: speed.append(p.seconds_per_step),
     )
@@ -282,43 +265,6 @@ def _affordable(
     steps = min(planned, max(1, int((seconds - tried - preparing) / max(speed[-1], 1e-6))))
     terminal.say(f"{duration(seconds)} allow for {steps} of {planned} steps")
     return steps
-
-
-def _embedding(terminal: Terminal, concept: Concept, file: Path, force: bool) -> Path | None:
-    """The common embedding file beside a concept that is plain rows of one word."""
-    from semblant.training import concepts
-
-    if not concepts.is_plain_word(concept):
-        return None
-    target = file.with_suffix(".embedding.safetensors")
-    if target.exists() and not force:
-        terminal.warn(f"{target} exists already and was left as it is; --force replaces it")
-        return None
-    return concepts.save_embedding(concept, file)
-
-
-def _summary(
-    concept: Concept, output: Output, embedding: Path | None, verdict: Verdict | None, kept: list[Path]
-) -> str:
-    file = output.file
-    losses, figures = concept.losses, concept.figures
-    first, last = losses.get("first", 0), losses.get("last", 0)
-    lines = [
-        f"{concept.word} is in {file}, after {concept.steps} steps in {duration(figures.get('seconds', 0))} "
-        f"({figures.get('compute', 'float32')}); loss {first:.4f} at first, {last:.4f} at last"
-    ]
-    if skipped := figures.get("skipped updates"):
-        lines.append(f"{skipped} update{'s were' if skipped > 1 else ' was'} left out: the loss was not finite")
-    if (inside := figures.get("attention inside mask")) is not None:
-        lines.append(f"{inside:.0%} of the word's attention lies on the subject")
-    if embedding is not None:
-        lines.append(f"the word alone, for other programs, is in {embedding}")
-    if kept:
-        lines.append(f"{len(kept)} steps are kept; semblant checkpoints {output.run.path} compares them")
-    if verdict is not None:
-        lines.append(verdict.sentence)
-    lines.append(f'next: semblant sample "a photo of {concept.word}" --concept {file}')
-    return "\n".join(lines)
 
 
 def register(app: typer.Typer) -> None:

@@ -16,7 +16,7 @@ from semblant.errors import SemblantError, closest
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 """The matrices of an attention layer of the U-Net: queries, keys, values, and what comes out."""
 TEXT_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
-"""The same in the text encoder."""
+"""The same in a text encoder."""
 
 
 class Offsets(WeightsPatch):
@@ -82,9 +82,15 @@ def attention_weights(
 
 
 def text_attention_weights(base: Base) -> dict[str, Float[Tensor, "out wide"]]:
-    """Weights of the text encoder's attention layers by canonical name."""
+    """Weights of the text encoders' attention layers by canonical name, without those that have no part in what is
+    read: of the first encoder of Stable Diffusion XL the last layer."""
     ends = tuple(f".{part}.weight" for part in TEXT_PROJECTIONS)
-    return {name: w for name, w in base.named_parameters() if name.startswith("text.") and name.endswith(ends)}
+    return {
+        f"{reader.part}.{name}": weight
+        for reader in base.readers
+        for name, weight in reader.encoder.named_parameters()
+        if name.endswith(ends) and reader.reads(name)
+    }
 
 
 def _require_known(given: Sequence[str], known: Sequence[str]) -> None:

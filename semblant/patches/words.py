@@ -21,7 +21,7 @@ class LearnedWord(WordsPatch):
 
     `table` has one entry in every axis that does not matter: [1, 1, 1, 1, dim] is plain Textual Inversion, [5, 1, 2, 1,
     dim] SeFi-IDE's five stages of key and value words. `strength` moves every row from the class word (0), or from its
-    own of several rows, to what was learned (1).
+    own of several rows, to what was learned (1). On bases with two text encoders a row is that of both side by side.
     """
 
     word: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -32,12 +32,16 @@ class Branches:
         role: str | Sequence[str] = "target",
         picture: Sequence[int] | None = None,
     ) -> Branches:
-        """Branches with one role for all rows or one per row; every row its own picture unless said otherwise."""
+        """Branches with one role for all rows or one per row; every row its own picture unless said otherwise.
+
+        A null half that says nothing of sizes is told those of its rows' pictures.
+        """
         rows = len(conditional)
         roles = (role,) * rows if isinstance(role, str) else tuple(role)
+        null = null.repeat(rows) if len(null) == 1 else null
         return Branches(
             conditional,
-            null.repeat(rows) if len(null) == 1 else null,
+            null if null.framings else replace(null, framings=conditional.framings),
             roles,
             tuple(range(rows)) if picture is None else tuple(picture),
         )

@@ -6,19 +6,23 @@ import importlib.metadata
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
+from semblant.backbones.architecture import is_xl
 from semblant.backbones.base import Base
 from semblant.errors import FileProblem, SemblantError
 from semblant.training import checkpoint
 from semblant.training.files import content_hash, not_finite, read_tensors, write_tensors
 
 FORMAT = "semblant/1"
+XL_ROWS, XL_WIDTHS = ("clip_l", "clip_g"), (768, 1280)
+"""What embedding files call the rows in the two text encoders of Stable Diffusion XL, and how wide these are."""
 logger = logging.getLogger(__name__)
 
 
@@ -36,7 +40,7 @@ class Concept:
     word: str
     class_word: str
     base: dict[str, Any]
-    """What `Base.describe` said: name, architecture, width, hashes."""
+    """What `Base.describe` said: name, architecture, width, of two text encoders each one's `widths`, hashes."""
     tensors: dict[str, Tensor]
     stages: list[int] | None = None
     """Which stage every training timestep belongs to, spelled out; None when there are no stages."""
@@ -132,7 +136,7 @@ def require_base(concept: Concept, base: Base, name: str | None = None) -> None:
             f"{named} was made for {made_for} and cannot be used on {base.name}, which is {base.architecture} "
             f"(width {base.width}); choose a base of its kind or fit the subject on this one"
         )
-    hashes = {part: value for part, value in base.hashes().items() if part in ("unet", "text")}
+    hashes = {part: value for part, value in base.hashes().items() if part in ("unet", "text", "text_2")}
     other = [part for part, value in hashes.items() if part in concept.base and concept.base[part] != value]
     if other:
         logger.warning(
@@ -145,7 +149,8 @@ def require_base(concept: Concept, base: Base, name: str | None = None) -> None:
 
 
 def save_embedding(concept: Concept, path: str | Path) -> Path:
-    """Write the word of plain textual inversion as other programs read it: one tensor, `{word: [n, dim]}`.
+    """Write the word of plain textual inversion as other programs read it: one tensor, `{word: [n, dim]}`, or for
+    Stable Diffusion XL one for each text encoder, `{clip_l: [n, 768], clip_g: [n, 1280]}`.
 
     `path` is the concept's own; NAME.safetensors becomes NAME.embedding.safetensors, which is returned. Raises
     SemblantError for a concept that is more than one meaning of one word.
@@ -160,8 +165,21 @@ def save_embedding(concept: Concept, path: str | Path) -> Path:
     if not_finite({"rows": rows}):
         raise SemblantError(f"the embedding of {concept.word} is not saved: it holds NaN or infinity")
     target = Path(path).with_suffix(".embedding.safetensors")
-    write_tensors(target, {concept.word: rows[0, 0, 0]}, {})
+    write_tensors(target, embedding_of(rows[0, 0, 0], concept.word, widths_of(concept.base)), {})
     return target
+
+
+def widths_of(base: Mapping[str, Any]) -> tuple[int, ...]:
+    """Widths of the rows in the text encoders of a base that a concept was made on."""
+    return tuple(base.get("widths", XL_WIDTHS)) if is_xl(str(base.get("architecture"))) else (int(base["width"]),)
+
+
+def embedding_of(rows: Float[Tensor, "n dim"], word: str, widths: Sequence[int]) -> dict[str, Tensor]:
+    """The tensors of an embedding file."""
+    if len(widths) == 1:
+        return {word: rows}
+    parts = rows.split(list(widths), -1)
+    return {name: part.contiguous() for name, part in zip(XL_ROWS, parts, strict=True)}
 
 
 def is_plain_word(concept: Concept) -> bool:

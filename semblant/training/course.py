@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from semblant.backbones.base import Base
 from semblant.errors import SemblantError
 from semblant.training.files import not_finite
 from semblant.training.learner import Learner, Optimiser
+from semblant.training.step import Plain
+from semblant.training.stopping import Settling, look
 
 OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -33,7 +36,11 @@ class Course:
     """Updates left out because the loss or a gradient was not finite."""
     skipped_in_a_row: int = 0
     finished: bool = False
-    """Whether the learner itself said that it is done."""
+    """Whether the learner itself said that it is done, or its loss has settled."""
+    settling: Settling | None = None
+    """The rule by which it may stop early."""
+    looks: list[float] = field(default_factory=list)
+    """Its loss on fixed draws, where that rule looks at it."""
     marked: tuple[Tensor, dict[str, Tensor]] | None = None
     good: dict[str, Tensor] = field(default_factory=dict)
     """What was learned where it was last remembered, to return to."""
@@ -45,7 +52,7 @@ class Course:
     """Steps behind it when that was remembered."""
 
     @staticmethod
-    def start(index: int, learner: Learner, seed: int, steps: int | None) -> Course:
+    def start(index: int, learner: Learner, seed: int, steps: int | None, settling: Settling | None = None) -> Course:
         """A course at its first step. Raises SemblantError for a learner without parameters."""
         if not learner.parameters:
             raise SemblantError(f"{type(learner).__name__} has no parameters, so there is nothing to learn")
@@ -56,6 +63,7 @@ class Course:
             learner.steps if steps is None else steps,
             torch.Generator().manual_seed(seed),
             make_optimiser(learner.optimiser, list(learner.parameters.values())),
+            settling=settling,
         )
 
     @property
@@ -67,6 +75,32 @@ class Course:
     def done(self) -> bool:
         """Whether it takes no more steps."""
         return self.finished or self.taken >= self.steps
+
+    @property
+    def due(self) -> bool:
+        """Whether its loss on fixed draws is to be looked at before it takes another step."""
+        return self.settling is not None and not self.done and self.taken >= len(self.looks) * self.settling.every
+
+    @property
+    def why(self) -> str:
+        """Why it stopped before all its steps; empty when it did not."""
+        if not self.finished or self.taken >= self.steps:
+            return ""
+        if self.settling is not None and self.settling.settled(self.looks):
+            return self.settling.why(self.looks)
+        return "the method itself was done"
+
+    def look(self, base: Base, most: int | None, plain: Plain) -> float:
+        """Its loss on fixed draws, as it is now. Changes what the learner remembers: see `mark` and `rewind`."""
+        assert self.settling is not None
+        fixed = self.settling.generator(self.seed)
+        return look(base, self.learner, fixed, rows=self.settling.rows, most=most, plain=plain)
+
+    def heed(self, loss: float) -> None:
+        """Take note of its loss on fixed draws, and finish when that has settled."""
+        assert self.settling is not None
+        self.looks.append(loss)
+        self.finished = self.finished or self.settling.settled(self.looks)
 
     def mark(self) -> None:
         """Remember where a step begins, so that an interrupted one leaves no trace."""
@@ -120,6 +154,8 @@ class Course:
             "generator": self.generator.get_state(),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
         }
+        if self.settling is not None:
+            made["looks"] = torch.tensor(self.looks, dtype=torch.float64)
         made |= self._learned()
         if not (self.current or self.done):
             made |= {f"good.{name}": tensor for name, tensor in self.good.items()}
@@ -151,7 +187,7 @@ class Course:
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         self._learn(own)
         self.generator.set_state(own["generator"])
-        self.losses = own["losses"].tolist()
+        self.losses, self.looks = own["losses"].tolist(), own["looks"].tolist() if "looks" in own else []
         self.seconds, self.finished = facts["seconds"], facts["finished"]
         self.skipped, self.skipped_in_a_row = facts["skipped"], facts["skipped_in_a_row"]
         good = _under("good.", own)
@@ -181,6 +217,7 @@ class Course:
             "seed": self.seed,
             "parameters": {name: list(p.shape) for name, p in self.learner.parameters.items()},
             "optimiser": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
+            **({} if self.settling is None else {"settling": asdict(self.settling)}),
         }
 
 

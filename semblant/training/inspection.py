@@ -11,17 +11,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from semblant.backbones import folder, original
-from semblant.backbones.base import architecture_of
+from semblant.backbones import folder, original, parts
+from semblant.backbones.architecture import XL, architecture_of
 from semblant.backbones.header import Header, read_header
 from semblant.data.pictures import ENDINGS, read_picture, read_settings
 from semblant.errors import FileProblem, SemblantError
 from semblant.training import checkpoint, concepts
+from semblant.training.interchange import places
 
 LORAS = {
     "PEFT": re.compile(r"^base_model\.model\.(.+)\.lora_(A|B)\.(?:\w+\.)?weight$"),
     "diffusers": re.compile(
-        r"^((?:unet|text_encoder|down_blocks|up_blocks|mid_block)\..+?)(?:\.lora_(A|B)\.weight|[._]lora(?:_linear_layer)?\.(down|up)\.weight)$"
+        r"^((?:unet|text_encoder|text_encoder_2|down_blocks|up_blocks|mid_block)\..+?)(?:\.lora_(A|B)\.weight|[._]lora(?:_linear_layer)?\.(down|up)\.weight)$"
     ),
     "kohya": re.compile(r"^(lora_(?:unet|te\d?)_.+)\.lora_(down|up)\.weight$"),
 }
@@ -105,19 +106,32 @@ def _lora(path: Path, header: Header) -> dict[str, Any] | None:
             shape[0] for match, shape in found if shape and any(g in ("A", "down") for g in match.groups()[1:])
         )
         if found and ranks:
-            places = {match[1] for match, _ in found}
+            named = {match[1] for match, _ in found}
             return {
                 "kind": "LoRA",
                 "naming": naming,
-                "layers": len(places),
-                "of": dict(Counter(_network(place) for place in places).most_common()),
+                **_made_for(header),
+                "layers": len(named),
+                "of": dict(Counter(_network(place) for place in named).most_common()),
                 "rank": {str(rank): count for rank, count in sorted(ranks.items())},
             }
     return None
 
 
+def _made_for(header: Header) -> dict[str, str]:
+    """The architecture that a LoRA is for, where names or widths tell: those of layers that read text."""
+    reads_text = r"attn2[._](?:processor[._])?to_[kv].*(?:lora_down|lora_A|lora\.down)\."
+    widths = {shape[1] for name, shape in header.shapes.items() if len(shape) > 1 and re.search(reads_text, name)}
+    if places.is_xl(header.shapes) or widths == {sum(concepts.XL_WIDTHS)}:
+        return {"architecture": XL}
+    told = {architecture_of(width) for width in widths}
+    return {"architecture": told.pop()} if len(told) == 1 else {}
+
+
 def _network(place: str) -> str:
     """Which network a LoRA's place lies in."""
+    if re.match(r"lora_te2_|text_encoder_2\.", place):
+        return "text encoder 2"
     if re.match(r"(lora_te|text_encoder|text_model|.*\.text_model|encoder\.layers)", place):
         return "text encoder"
     return "unet" if re.match(r"(lora_unet|unet|down_blocks|up_blocks|mid_block)", place) else "other"
@@ -128,24 +142,26 @@ def _embedding(path: Path, header: Header) -> dict[str, Any] | None:
     shapes = header.shapes
     if not shapes or len(shapes) > 2 or any(len(shape) not in (1, 2) for shape in shapes.values()):
         return None
-    if len(shapes) == 2 and set(shapes) != {"clip_l", "clip_g"}:
+    if len(shapes) == 2 and set(shapes) != set(concepts.XL_ROWS):
         return None
     name, shape = min(shapes.items(), key=lambda item: item[1][-1])
     if not shape or math.prod(shape) > 10_000_000 or (len(shapes) == 1 and re.search(r"\.(weight|bias)$", name)):
         return None
     record: dict[str, Any] = {"kind": "textual-inversion embedding", "vectors": shape[0] if len(shape) == 2 else 1}
-    record["word"] = None if name in ("emb_params", "clip_l", "clip_g") else name
-    record["architecture"] = "sdxl" if len(shapes) == 2 else architecture_of(shape[-1])
+    record["word"] = None if name in ("emb_params", *concepts.XL_ROWS) else name
+    if len(shapes) == 2:
+        widths = [shapes[name][-1] for name in concepts.XL_ROWS]
+        return record | {"architecture": XL, "width": sum(widths), "widths": widths}
+    record["architecture"] = architecture_of(shape[-1])
     return record | {"width": shape[-1]}
 
 
 def _checkpoint(path: Path, header: Header) -> dict[str, Any] | None:
-    xl = any(name.startswith(original.XL) for name in header.shapes)
-    if not xl and not original.is_checkpoint(header):
+    if not original.is_checkpoint(header) and not original.is_xl(header):
         return None
     record: dict[str, Any] = {"kind": "single-file checkpoint", **_usable(lambda: original.require(path))}
-    if xl:
-        return record | {"architecture": "sdxl"}
+    if not record["usable"] and original.is_xl(header):
+        return record | {"architecture": XL}
     try:
         return record | original.facts(header)
     except (KeyError, IndexError):
@@ -153,33 +169,37 @@ def _checkpoint(path: Path, header: Header) -> dict[str, Any] | None:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    if not any((path / name).exists() for name in (*folder.PARTS, "model_index.json")):
+    if not any((path / name).exists() for name in (*parts.PARTS, parts.INDEX)):
         raise FileProblem(
-            f"{path} is no base: it has none of {', '.join(folder.PARTS)}; "
-            "give a file, or a folder in diffusers' layout"
+            f"{path} is no base: it has none of {', '.join(parts.PARTS)}; give a file, or a folder in diffusers' layout"
         )
     record: dict[str, Any] = {"kind": "base folder"} | _usable(lambda: _examined(path))
     with suppress(SemblantError):
         record |= folder.facts(folder.examine(path))
-    parts: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     headers: list[Header] = []
-    for part in folder.WEIGHTS:
+    for part in _weighted(path):
         try:
             files = folder.weights_of(path, part)
             read = files.headers()
         except SemblantError as problem:
-            parts[part] = {"problem": str(problem)}
+            told[part] = {"problem": str(problem)}
             continue
         counts = {key: value for key, value in _counts(read).items() if key != "metadata"}
-        parts[part] = {"files": [file.name for file in files.files], "variant": files.variant, **counts}
+        told[part] = {"files": [file.name for file in files.files], "variant": files.variant, **counts}
         headers += read
-    return record | {"parts": parts} | _counts(headers)
+    return record | {"parts": told} | _counts(headers)
+
+
+def _weighted(path: Path) -> list[str]:
+    """The parts that have weights; the second text encoder only where there is one."""
+    return [part for part in parts.WEIGHTS if part in parts.PARTS or (path / part).is_dir()]
 
 
 def _examined(path: Path) -> None:
     configs = folder.examine(path)
     folder.schedule_of(configs["scheduler"])
-    for part in folder.WEIGHTS:
+    for part in _weighted(path):
         folder.weights_of(path, part).headers()
 
 

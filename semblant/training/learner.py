@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from semblant.backbones.context import Context
+from semblant.backbones.context import Context, Framing
 from semblant.backbones.moment import Moment
 from semblant.backbones.patch import Patch
 
@@ -41,6 +41,8 @@ class Example:
     """Factor of this row's loss (prior preservation)."""
     patched: bool = True
     """Whether the learner's words apply to this row's prompt; class pictures keep plain words."""
+    framing: Framing | None = None
+    """How the picture came to its size, for bases that are told; None: it always had it."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Learner(ABC):
 
     def loss(self, moment: Moment, prediction: Tensor, batch: Batch) -> Float[Tensor, " rows"]:
         """Loss per row; the denoising error unless a method says otherwise. `moment` holds what this learner's patches
-        recorded in the forward pass."""
+        recorded in the forward pass. Also asked without gradients, where a rule for stopping looks at the loss."""
         return denoising_error(prediction, batch)
 
     def timesteps(self, generator: torch.Generator, rows: int, total: int) -> Int[Tensor, " rows"]:

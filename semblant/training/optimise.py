@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from semblant.training.checkpoint import Store, require_same
 from semblant.training.course import Course
 from semblant.training.learner import Learner
 from semblant.training.lock import held
-from semblant.training.run import PATIENCE, Interrupted, Progress, Run, circumstances
+from semblant.training.progress import Progress
+from semblant.training.run import PATIENCE, Interrupted, Run, circumstances
+from semblant.training.stopping import Settling
 from semblant.training.thrift import Thrift
 
 __all__ = ["PATIENCE", "History", "Interrupted", "Progress", "optimise", "peak_memory", "stored_compute"]
@@ -41,6 +43,10 @@ class History:
     """Most bytes the process has held in memory so far."""
     skipped: int = 0
     """Updates left out because loss or gradient was not finite."""
+    stopped: str = ""
+    """Why it stopped before all its steps; empty when it did not."""
+    looks: list[float] = field(default_factory=list)
+    """Loss on fixed draws, at step 0 and where a rule for stopping looked at it since."""
 
 
 def optimise(
@@ -56,6 +62,7 @@ def optimise(
     stop: Callable[[], bool] | None = None,
     compute: torch.dtype | None = None,
     fingerprint: Mapping[str, Any] | None = None,
+    settling: Settling | None = None,
 ) -> list[History]:
     """Train learners on a frozen base and say how it went, one history each.
 
@@ -72,6 +79,9 @@ def optimise(
     learned where that was last remembered, every `every` steps. When memory runs out, steps are taken in smaller
     pieces, to the same result.
 
+    `settling` lets each learner stop early, by its own loss on draws that stay the same; looking at them changes
+    nothing of what is learned. Whoever has stopped is no longer updated, the others go on.
+
     `stop` is asked before every step. Raises Interrupted when it answers yes or Ctrl-C is pressed; SemblantError when
     going back did not help, or one row does not fit into memory; FileProblem when a checkpoint cannot be written or
     another run holds the folder. What was learned until then is saved, as far as the disk lets it be.
@@ -81,7 +91,7 @@ def optimise(
     if every < 1:
         raise SemblantError(f"a checkpoint every {every} steps cannot be; give 1 or more")
     courses = [
-        Course.start(index, learner, seed, steps)
+        Course.start(index, learner, seed, steps, settling)
         for index, (learner, seed) in enumerate(zip(learners, seeds, strict=True))
     ]
     store = Store(Path(checkpoint)) if checkpoint is not None else None
@@ -97,7 +107,7 @@ def optimise(
         stack.enter_context(torch.enable_grad())
         run.go()
     peak = peak_memory(base.device)
-    return [History(c.losses, dict(c.learner.figures()), c.seconds, peak, c.skipped) for c in courses]
+    return [History(c.losses, dict(c.learner.figures()), c.seconds, peak, c.skipped, c.why, c.looks) for c in courses]
 
 
 def stored_compute(checkpoint: Path) -> torch.dtype | None:

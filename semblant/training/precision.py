@@ -50,12 +50,14 @@ def _seconds(base: Base, rows: int, clock: Callable[[], float]) -> float:
         base = base.patched(ExtraChannels(x.new_zeros(1, channels, side, side)))
     moment = Moment.of(torch.full((rows,), base.schedule.timesteps // 2, device=base.device))
     with torch.no_grad():
-        encoding = base.encodings(base.text([""] * rows)).float()
+        read = base.prepare(base.text([""] * rows), moment)
+        encoding = read.read(base.cross_sites()[0], "key").float()
 
     def once() -> None:
         with torch.enable_grad():
             learned = encoding.clone().requires_grad_()
-            torch.autograd.grad(base.denoise(x, moment, Context.of(learned)).float().square().mean(), learned)
+            context = Context.of(learned, pooled=read.pooled)
+            torch.autograd.grad(base.denoise(x, moment, context).float().square().mean(), learned)
 
     return _best(once, base.device, clock)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import signal
 import threading
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from semblant.backbones.base import Base
 from semblant.errors import FileProblem, SemblantError
 from semblant.training.checkpoint import State, Store
 from semblant.training.course import Course
+from semblant.training.progress import WINDOW, Progress, standing
 from semblant.training.step import Plain, gradients
 from semblant.training.thrift import NotEnoughMemory, Thrift
 
@@ -29,25 +29,7 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 10
 """How many steps in a row may have a loss or gradient that is not finite."""
-WINDOW = 50
-"""How many steps the running means of loss and speed look back."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands after a step."""
-
-    step: int
-    """Steps done, learners that share a batch counted once."""
-    steps: int
-    loss: float
-    """Mean over the last 50 steps and the learners at work; NaN when none of them was finite."""
-    seconds_per_step: float
-    seconds_left: float
-    figures: Mapping[str, float]
-    """The learners' figures; with several learners each name begins with the learner's index."""
-    learners: tuple[int, ...] = (0,)
-    """Indices of the learners at work."""
+T = TypeVar("T")
 
 
 class Interrupted(SemblantError):
@@ -86,6 +68,9 @@ class Run:
                 course.remember()
         try:
             for group in self.groups:
+                for course in group:
+                    # The first look, or one that an interruption kept from being taken.
+                    self._look(course)
                 while active := [course for course in group if not course.done]:
                     if self.stop is not None and self.stop():
                         raise KeyboardInterrupt
@@ -125,32 +110,55 @@ class Run:
             for course in active:
                 course.marked = None
             self.whole = True
+        for course in active:
+            self._recover(course)
+            self._look(course)
         seconds = time.perf_counter() - began
         self.speed.append(seconds)
         for course in active:
             course.seconds += seconds / len(active)
-            self._recover(course)
         if self.step % self.every == 0:
             for course in active:
                 course.remember()
             if self.store is not None:
                 self._save()
         if self.progress is not None:
-            self.progress(self._progress(active))
+            per_step = sum(self.speed) / len(self.speed)
+            self.progress(standing(self.step, self.steps, per_step, active, several=len(self.courses) > 1))
 
     def _gradients(self, active: Sequence[Course]) -> tuple[list[float], list[list[Tensor | None]]]:
         """Losses and gradients of a step, in smaller pieces once memory has run out."""
+        return self._within_memory(
+            active,
+            lambda: gradients(
+                self.thrift.view(self.base),
+                [course.learner for course in active],
+                [course.generator for course in active],
+                labels=[course.index for course in active],
+                plain=self.plain,
+                most=self.thrift.most,
+            ),
+        )
+
+    def _look(self, course: Course) -> None:
+        """Look at its loss on fixed draws when it is time to. Nothing of its training is touched."""
+        if not course.due:
+            return
+        course.mark()
+        found = self._within_memory(
+            [course], lambda: course.look(self.thrift.view(self.base), self.thrift.most, self.plain)
+        )
+        course.rewind()
+        course.marked = None
+        with undisturbed():
+            course.heed(found)
+
+    def _within_memory(self, active: Sequence[Course], work: Callable[[], T]) -> T:
+        """What some work on marked courses answers, done in smaller pieces once memory has run out."""
         before = self.thrift
         while True:
             try:
-                found = gradients(
-                    self.thrift.view(self.base),
-                    [course.learner for course in active],
-                    [course.generator for course in active],
-                    labels=[course.index for course in active],
-                    plain=self.plain,
-                    most=self.thrift.most,
-                )
+                found = work()
             except NotEnoughMemory as problem:
                 rows = problem.rows
             else:
@@ -194,24 +202,6 @@ class Run:
         raise SemblantError(
             f"{trouble}, also after going back to what was learned by step {course.good_at}; {self._rescue()}. "
             f"A learning rate below {course.learner.optimiser.lr:g} or computing in float32 usually helps."
-        )
-
-    def _progress(self, active: Sequence[Course]) -> Progress:
-        recent = [loss for c in active for loss in c.losses[-WINDOW:] if math.isfinite(loss)]
-        figures: dict[str, float] = {}
-        for course in active:
-            prefix = f"{course.index} " if len(self.courses) > 1 else ""
-            figures |= {prefix + name: value for name, value in course.learner.figures().items()}
-        per_step = sum(self.speed) / len(self.speed)
-        step, steps = self.step, self.steps
-        return Progress(
-            step,
-            steps,
-            sum(recent) / len(recent) if recent else math.nan,
-            per_step,
-            per_step * (steps - step),
-            figures,
-            tuple(course.index for course in active),
         )
 
     def _save(self) -> None:

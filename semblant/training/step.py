@@ -59,7 +59,7 @@ def gradients(
     largest = 1
     try:
         drawn = draw(base, learners, generators, labels=labels, plain=plain)
-        parts = _parts(drawn.whole, most)
+        parts = passes(drawn.whole, most)
         largest = max(sum(len(rows) for _, rows in part) for part in parts)
         return _summed(base, learners, drawn, parts)
     except (MemoryError, RuntimeError) as problem:
@@ -81,7 +81,7 @@ def _summed(
     for number, part in enumerate(parts, 1):
         scores = []
         for (index, _), given in zip(part, denoised(base, drawn, part), strict=True):
-            scores.append(_score(learners[index], *given, of=len(drawn.batches[index].x)))
+            scores.append(score(learners[index], *given, of=len(drawn.batches[index].x)))
             losses[index] += float(scores[-1].detach())
         total = torch.stack(scores).sum()
         if not total.requires_grad:
@@ -97,7 +97,7 @@ def _summed(
     return losses, [[next(each) for _ in own] for own in parameters]
 
 
-def _score(learner: Learner, moment: Moment, prediction: Tensor, batch: Batch, of: int) -> Tensor:
+def score(learner: Learner, moment: Moment, prediction: Tensor, batch: Batch, of: int) -> Tensor:
     """What these rows add to the mean over `of` rows."""
     per_row = learner.loss(moment, prediction, batch)
     if per_row.shape != batch.weight.shape:
@@ -160,7 +160,7 @@ def denoised(base: Base, drawn: Drawn, part: Part) -> list[tuple[Moment, Tensor,
     whose = [label for label, own in zip(labels, rows, strict=True) for _ in own]
     moment = Moment.of(torch.cat([batch.timestep for batch in batches]), learner=whose)
     moment = replace(moment, size=(x.shape[-2], x.shape[-1]))
-    context = Context(tuple(row for batch in batches for row in batch.context.rows))
+    context = sum((batch.context for batch in batches[1:]), batches[0].context)
     if len(part) == 1:
         return [(moment, base.patched(*patches[0]).denoise(x, moment, context), batches[0])]
     scopes = [f"learner {label}" for label in labels]
@@ -171,7 +171,7 @@ def denoised(base: Base, drawn: Drawn, part: Part) -> list[tuple[Moment, Tensor,
     ]
 
 
-def _parts(whole: Part, most: int | None) -> list[Part]:
+def passes(whole: Part, most: int | None) -> list[Part]:
     """The rows in order, cut into passes of at most `most`."""
     if most is None:
         return [whole]
@@ -228,7 +228,9 @@ def _context(base: Base, patches: Sequence[Patch], examples: Sequence[Example], 
         key = (example.prompt, example.patched and bool(words))
         if key not in own:
             own[key] = worded.text(key[0]).rows[0] if key[1] else _plain(base, key[0], kept)
-    return Context(tuple(own[example.prompt, example.patched and bool(words)] for example in examples))
+    rows = tuple(own[example.prompt, example.patched and bool(words)] for example in examples)
+    framings = tuple(example.framing for example in examples)
+    return Context(rows, framings if any(framings) else ())
 
 
 def _plain(base: Base, prompt: str, kept: Plain | None) -> Encoded:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semblant.backbones.base import Base
+from semblant.backbones.context import Framing
 from semblant.backbones.moment import Moment
 from semblant.backbones.patch import AttentionPatch, Patch
 from semblant.backbones.site import Site
@@ -84,6 +85,10 @@ class WordLearner(Learner):
             subject.class_word,
             base.token_row(subject.class_word),
         )
+        self.framings = [
+            Framing.square(image.height, image.width, base.size) if base.told_sizes else None
+            for image in subject.images
+        ]
         images = [to_tensor(image, base.size) for image in subject.images]
         masks = [None if mask is None else mask_to_tensor(mask, base.size) for mask in subject.masks]
         self.bank = Bank(base, images, masks, size=views, augment=augment, generator=generator)
@@ -113,7 +118,10 @@ class WordLearner(Learner):
         sentences = [self.captions[view.picture] or own for view, own in zip(drawn, self.chosen, strict=True)]
         self.chosen = tuple(view.words + text for view, text in zip(drawn, sentences, strict=True))
         prompts = [text.replace("{}", self.word) for text in self.chosen]
-        return [Example(view.latent, prompt, view.mask) for view, prompt in zip(drawn, prompts, strict=True)]
+        return [
+            Example(view.latent, prompt, view.mask, framing=self.framings[view.picture])
+            for view, prompt in zip(drawn, prompts, strict=True)
+        ]
 
     @property
     def sentences(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from semblant.backbones.base import Base
-from semblant.backbones.loading import miniature
+from semblant.backbones.loading import miniature, miniature_xl
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +33,9 @@ def sd1(layouts: Any) -> Base:
 def sd2(layouts: Any) -> Base:
     """A small base in the form of Stable Diffusion 2 that predicts v."""
     return layouts.base_like("sd-2", "v_prediction")
+
+
+@pytest.fixture(scope="session")
+def xl() -> Base:
+    """A tiny base in the form of Stable Diffusion XL."""
+    return miniature_xl()

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from semblant.backbones.base import Base
 from semblant.backbones.vocabulary import word_tokenizer
@@ -22,7 +23,10 @@ SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_
 
 
 def base_like(architecture: str, prediction: str = "epsilon", in_channels: int = 4) -> Base:
-    """A small base with the form and the text width of Stable Diffusion 1 (CLIP) or 2 (OpenCLIP)."""
+    """A small base with the form and the text width of Stable Diffusion 1 (CLIP) or 2 (OpenCLIP), or with the form of
+    XL (both)."""
+    if architecture == "sdxl":
+        return _xl_like(prediction, in_channels)
     two = architecture == "sd-2"
     width, channels = (1024, (64, 128)) if two else (768, (32, 64))
     tokenizer = word_tokenizer(WORDS)
@@ -70,25 +74,75 @@ def base_like(architecture: str, prediction: str = "epsilon", in_channels: int =
     )
 
 
+def _xl_like(prediction: str, in_channels: int) -> Base:
+    """Heads are 64 wide, as its files take for granted, so that its networks are no smaller."""
+    tokenizer, second = word_tokenizer(WORDS), word_tokenizer(WORDS)
+    second.pad_token = "!"
+    common = {"vocab_size": len(tokenizer), "num_hidden_layers": 2, "intermediate_size": 48}
+    common |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    one = CLIPTextConfig(**common, hidden_size=64, num_attention_heads=1, hidden_act="quick_gelu")
+    two = CLIPTextConfig(**common, hidden_size=128, num_attention_heads=2, hidden_act="gelu", projection_dim=32)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return Base(
+            unet=UNet2DConditionModel(
+                sample_size=128,
+                in_channels=in_channels,
+                layers_per_block=2,
+                block_out_channels=(32, 64, 128),
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                transformer_layers_per_block=(1, 1, 2),
+                attention_head_dim=(1, 1, 2),
+                use_linear_projection=True,
+                cross_attention_dim=192,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=16,
+                projection_class_embeddings_input_dim=32 + 6 * 16,
+            ),
+            text_encoder=CLIPTextModel(one),
+            tokenizer=tokenizer,
+            text_encoder_2=CLIPTextModelWithProjection(two),
+            tokenizer_2=second,
+            autoencoder=AutoencoderKL(
+                block_out_channels=(32, 64),
+                down_block_types=("DownEncoderBlock2D",) * 2,
+                up_block_types=("UpDecoderBlock2D",) * 2,
+                layers_per_block=1,
+                scaling_factor=0.13025,
+            ),
+            schedule=Schedule.scaled_linear(),
+            prediction=prediction,
+            zeros_for_empty=True,
+        )
+
+
 def write_folder(base: Base, folder: Path, **options: Any) -> Path:
     """A base in diffusers' layout; `options` (variant, max_shard_size) are those of `save_pretrained`."""
     base.unet.save_pretrained(folder / "unet", **options)
     base.autoencoder.save_pretrained(folder / "vae", **options)
     text = {name: value for name, value in options.items() if name != "variant"}
-    base.text_encoder.save_pretrained(folder / "text_encoder", **text)
-    if variant := options.get("variant"):
-        for file in (folder / "text_encoder").glob("*.safetensors"):
-            file.rename(file.with_name(f"{file.stem}.{variant}.safetensors"))
+    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    index |= {"safety_checker": [None, None]}
+    for reader, part in zip(base.readers, ("text_encoder", "text_encoder_2"), strict=False):
+        reader.encoder.save_pretrained(folder / part, **text)
+        index[part] = ["transformers", type(reader.encoder).__name__]
+        if variant := options.get("variant"):
+            for file in (folder / part).glob("*.safetensors"):
+                file.rename(file.with_name(f"{file.stem}.{variant}.safetensors"))
     write_companion(base, folder)
-    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
-    index |= {"safety_checker": [None, None], "text_encoder": ["transformers", "CLIPTextModel"]}
+    if base.told_sizes:
+        inpainting = "Inpaint" if base.extra_channels else ""
+        index |= {"_class_name": f"StableDiffusionXL{inpainting}Pipeline", "force_zeros_for_empty_prompt": True}
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 
 def write_companion(base: Base, folder: Path, scheduler: bool = True) -> Path:
-    """A folder with tokenizer and, unless refused, scheduler."""
+    """A folder with tokenizers and, unless refused, scheduler."""
     base.tokenizer.save_pretrained(folder / "tokenizer")
+    if base.tokenizer_2 is not None:
+        base.tokenizer_2.save_pretrained(folder / "tokenizer_2")
     if scheduler:
         DDIMScheduler(**SCHEDULER, prediction_type=base.prediction).save_pretrained(folder / "scheduler")
     return folder
@@ -98,8 +152,16 @@ def write_original(base: Base, file: Path) -> Path:
     """A base in one file, its weights named and shaped as in Stable Diffusion's first releases."""
     tensors = {f"model.diffusion_model.{_unet_name(n, base)}": w for n, w in base.unet.state_dict().items()}
     tensors |= dict(_autoencoder(base.autoencoder.state_dict(), levels=2))
-    text = {name.removeprefix("text_model."): weight for name, weight in base.text_encoder.state_dict().items()}
-    tensors |= _open_clip(text) if base.width == 1024 else _clip(text)
+    texts = [
+        {name.removeprefix("text_model."): weight for name, weight in reader.encoder.state_dict().items()}
+        for reader in base.readers
+    ]
+    if base.told_sizes:
+        tensors |= _clip(texts[0], "conditioner.embedders.0.transformer.")
+        projection = texts[1].pop("text_projection.weight").T
+        tensors |= _open_clip(texts[1], "conditioner.embedders.1.model.", projection)
+    else:
+        tensors |= _open_clip(texts[0]) if base.width == 1024 else _clip(texts[0])
     save_file({name: weight.half().contiguous() for name, weight in tensors.items()}, file)
     return file
 
@@ -108,6 +170,7 @@ RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0
 RESNET |= {"time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection"}
 FRAME = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}
 FRAME |= {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2"}
+FRAME |= {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
 
 
 def _unet_name(name: str, base: Base) -> str:
@@ -154,14 +217,15 @@ def _autoencoder(weights: dict[str, Tensor], levels: int) -> list[tuple[str, Ten
     return made
 
 
-def _clip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    named = {f"cond_stage_model.transformer.text_model.{name}": weight for name, weight in weights.items()}
-    positions = torch.arange(77)[None]
-    return {**named, "cond_stage_model.transformer.text_model.embeddings.position_ids": positions}
+def _clip(weights: dict[str, Tensor], prefix: str = "cond_stage_model.transformer.") -> dict[str, Tensor]:
+    named = {f"{prefix}text_model.{name}": weight for name, weight in weights.items()}
+    return {**named, f"{prefix}text_model.embeddings.position_ids": torch.arange(77)[None]}
 
 
-def _open_clip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """OpenCLIP's names; queries, keys and values in one, and a last layer that nobody reads."""
+def _open_clip(
+    weights: dict[str, Tensor], prefix: str = "cond_stage_model.model.", projection: Tensor | None = None
+) -> dict[str, Tensor]:
+    """OpenCLIP's names; queries, keys and values in one, and without a projection a last layer that nobody reads."""
     renamed = {"embeddings.token_embedding.weight": "token_embedding.weight"}
     renamed |= {"embeddings.position_embedding.weight": "positional_embedding"}
     inside = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
@@ -178,6 +242,29 @@ def _open_clip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
                 made[f"transformer.resblocks.{found[1]}.{rest}"] = weight
         else:
             made[renamed.get(name, name.replace("final_layer_norm", "ln_final"))] = weight
-    last = {n.replace("resblocks.0", "resblocks.1"): w + 1 for n, w in made.items() if "resblocks.0" in n}
-    named = {f"cond_stage_model.model.{name}": weight for name, weight in {**made, **last}.items()}
-    return {**named, "cond_stage_model.model.text_projection": torch.eye(weights["final_layer_norm.weight"].shape[0])}
+    if projection is None:
+        made |= {n.replace("resblocks.0", "resblocks.1"): w + 1 for n, w in made.items() if "resblocks.0" in n}
+        projection = torch.eye(weights["final_layer_norm.weight"].shape[0])
+    named = {f"{prefix}{name}": weight for name, weight in made.items()}
+    return {**named, f"{prefix}text_projection": projection, f"{prefix}logit_scale": torch.ones(())}
+
+
+def xl_pipeline(base: Base, kind: Any = None, scheduler: Any = None) -> Any:
+    """A pipeline of diffusers around the networks of a base that nothing else uses."""
+    from diffusers import StableDiffusionXLPipeline
+
+    from semblant.backbones.blueprint import new_scheduler
+
+    base.unet.set_attn_processor(AttnProcessor2_0())
+    made = (kind or StableDiffusionXLPipeline)(
+        vae=base.autoencoder,
+        text_encoder=base.text_encoder,
+        text_encoder_2=base.readers[1].encoder,
+        tokenizer=base.tokenizer,
+        tokenizer_2=base.tokenizer_2,
+        unet=base.unet,
+        scheduler=scheduler or new_scheduler(base.prediction),
+        add_watermarker=False,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made

@@ -114,11 +114,14 @@ REFUSED = {
     "code": (lambda f: (f / "unet" / "my_unet.py").write_text("print('run')"), "runs no code"),
     "code above": (lambda f: (f / "pipeline.py").write_text("print('run')"), "pipeline.py"),
     "class conditions": (lambda f: change(f / "unet/config.json", num_class_embeds=1000), "num_class_embeds"),
-    "xl by unet": (lambda f: change(f / "unet/config.json", addition_embed_type="text_time"), "two text encoders"),
-    "xl by part": (lambda f: (f / "text_encoder_2").mkdir(), "two text encoders"),
+    "xl by unet": (lambda f: change(f / "unet/config.json", addition_embed_type="text_time"), "lacks text_encoder_2"),
+    "xl by part": (
+        lambda f: change(f / "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"]),
+        "lacks text_encoder_2, tokenizer_2",
+    ),
     "xl by name": (
         lambda f: change(f / "model_index.json", _class_name="StableDiffusionXLPipeline"),
-        "XL base, and two text encoders are not supported yet",
+        "lacks text_encoder_2, tokenizer_2",
     ),
 }
 

@@ -13,7 +13,7 @@ import pytest
 
 from semblant import verbs
 from semblant.backbones.base import Base
-from semblant.cli import fitting, interruption
+from semblant.cli import fitting, interruption, subjects
 from semblant.cli.interruption import stoppable, terminable
 from semblant.data.pictures import read_settings
 from semblant.training.concepts import load
@@ -127,7 +127,7 @@ def test_before_the_first_step_nothing_is_left(
         (tmp_path / "reached").touch()
         time.sleep(120)
 
-    monkeypatch.setattr(fitting, "examine", slow)
+    monkeypatch.setattr(subjects, "examine", slow)
     child = fork(lambda: fit(*STEPS))
     child.until((tmp_path / "reached").exists)
     child.signal(number)

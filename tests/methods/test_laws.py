@@ -22,6 +22,7 @@ from semblant.backbones.loading import miniature
 from semblant.backbones.patch import Patch
 from semblant.errors import SemblantError
 from semblant.methods.index import method_class, name_of
+from semblant.methods.method import FittingMethod
 from semblant.patches.weights import LowRank
 from semblant.sampling.loop import Branches, noise, sample_latents
 from semblant.training import concepts
@@ -141,6 +142,19 @@ def test_same_seed_same_concept_and_image(row):
 def test_picture_k_of_n_is_picture_k_alone(row):
     three = picture(row.prompt, verbs.patches_of(base(), [fitted(row.name)]), seeds=(4, 5, 6))
     assert distance(three[1:2], made(row.name)) < 1e-5
+
+
+def test_looking_whether_to_stop_changes_nothing(row):
+    assert isinstance(row.method, FittingMethod), "a method that learns from pictures is a FittingMethod"
+    watched = verbs.fit(row.method, base(), row.subject(), seed=0, early_stop=True)
+    assert watched.steps == row.method.steps and "stopped" not in watched.figures
+    assert all(torch.equal(watched.tensors[name], tensor) for name, tensor in fitted(row.name).tensors.items())
+
+
+def test_it_says_whether_several_subjects_may_share_the_base(row):
+    learner = row.method.learner(base(), row.subject(), torch.Generator().manual_seed(0))
+    learner.begin(torch.Generator().manual_seed(0))
+    assert row.method.shares_base == learner.shares_batch
 
 
 def test_saved_and_loaded_it_makes_the_same_image(row, tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from semblant.backbones.header import read_header
-from semblant.backbones.miniature import miniature
+from semblant.backbones.miniature import miniature, miniature_xl
 from semblant.data.pictures import save_png
 from semblant.errors import FileProblem
 from semblant.training import concepts
@@ -95,7 +95,7 @@ def test_embeddings_are_known_by_their_shapes(tmp_path: Path) -> None:
     other = inspect(saved(tmp_path / "e.safetensors", emb_params=torch.zeros(1024)))
     assert (other["architecture"], other["vectors"], other["word"]) == ("sd-2", 1, None)
     both = inspect(saved(tmp_path / "xl.safetensors", clip_l=torch.zeros(1, 768), clip_g=torch.zeros(1, 1280)))
-    assert both["architecture"] == "sdxl"
+    assert (both["architecture"], both["width"], both["widths"], both["word"]) == ("sdxl", 2048, [768, 1280], None)
 
 
 def test_other_tensors_are_named_as_far_as_known(tmp_path: Path) -> None:
@@ -126,7 +126,44 @@ def test_single_files_say_their_form(layouts: Any, tmp_path: Path) -> None:
     assert (found["kind"], found["usable"]) == ("single-file checkpoint", True)
     assert found["architecture"] == "sd-1-inpainting" and found["dtypes"]["F16"] == found["tensors"]
     xl = inspect(saved(tmp_path / "xl.safetensors", **{"conditioner.embedders.0.x": torch.zeros(1)}))
-    assert not xl["usable"] and "two text encoders" in xl["why"] and xl["architecture"] == "sdxl"
+    assert not xl["usable"] and "all its text encoders" in xl["why"] and xl["architecture"] == "sdxl"
+    whole = inspect(layouts.write_original(layouts.base_like("sdxl", in_channels=9), tmp_path / "whole.safetensors"))
+    assert whole["usable"] and whole["architecture"] == "sdxl-inpainting" and whole["extra_channels"] == 5
+
+
+def test_a_folder_of_xl_is_named_with_both_text_encoders(layouts: Any, tmp_path: Path) -> None:
+    base = miniature_xl()
+    found = inspect(layouts.write_folder(base, tmp_path / "base"))
+    assert found["usable"] and found["architecture"] == "sdxl"
+    assert list(found["parts"]) == ["unet", "vae", "text_encoder", "text_encoder_2"]
+    assert found["parameters"] == sum(weight.numel() for _, weight in base.named_parameters())
+    (tmp_path / "base" / "text_encoder_2" / "model.safetensors").unlink()
+    refused = inspect(tmp_path / "base")
+    assert not refused["usable"] and "text_encoder_2 has no safetensors weights" in refused["why"]
+
+
+XL_LORAS: dict[str, dict[str, torch.Tensor]] = {
+    "second text encoder": {"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.zeros(4, 1280)},
+    "first names": {"lora_unet_input_blocks_4_1_proj_in.lora_down.weight": torch.zeros(4, 640)},
+    "width": {"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight": torch.zeros(4, 2048)},
+    "diffusers": {"text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight": torch.zeros(4, 1280)},
+}
+
+
+@pytest.mark.parametrize("case", XL_LORAS)
+def test_loras_for_xl_are_named(tmp_path: Path, case: str) -> None:
+    save_file(XL_LORAS[case], tmp_path / "x.safetensors")
+    found = inspect(tmp_path / "x.safetensors")
+    assert found["kind"] == "LoRA" and found["architecture"] == "sdxl"
+    second = case in ("second text encoder", "diffusers")
+    assert found["of"] == ({"text encoder 2": 1} if second else {"unet": 1})
+
+
+def test_a_lora_says_its_base_by_the_width_that_it_reads(tmp_path: Path) -> None:
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight"
+    for width, architecture in ((768, "sd-1"), (1024, "sd-2")):
+        found = inspect(saved(tmp_path / "x.safetensors", **{name: torch.zeros(4, width)}))
+        assert found["architecture"] == architecture
 
 
 def test_pictures_give_their_settings_back(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from semblant.backbones.patch import AttentionPatch, Patch
 from semblant.backbones.site import Site
 from semblant.data import augmentation
 from semblant.data.subject import Subject
-from semblant.methods.method import Card, Method
+from semblant.methods.method import Card, FittingMethod
 from semblant.patches.weights import Offsets, attention_weights
 from semblant.patches.words import LearnedWord
 from semblant.training.concepts import Concept
@@ -49,7 +49,7 @@ SMALL = 0.6
 
 
 @dataclass(frozen=True)
-class CustomDiffusion(Method):
+class CustomDiffusion(FittingMethod):
     """One subject as a modifier word, and as keys and values."""
 
     steps: int = 250
@@ -94,6 +94,8 @@ class CustomDiffusion(Method):
     """Whether the error counts inside the subject's own mask too, not just where its picture lies."""
     views: int = 128
     """Augmented views of the pictures, made and encoded once before the updates draw from them."""
+    stop_window: int = 180
+    """Steps over which the loss has to have settled, N; it never stops before so many (DVAR, for Custom Diffusion)."""
 
     card: ClassVar[Card] = Card(
         title="Multi-Concept Customization of Text-to-Image Diffusion",
@@ -102,9 +104,10 @@ class CustomDiffusion(Method):
         arxiv="2212.04488",
         family="finetune",
         needs="four to twenty pictures of a subject",
-        bases=("sd-1", "sd-2", "embedded"),
+        bases=("sd-1", "sd-2", "sdxl", "embedded"),
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    shares_base: ClassVar[bool] = False
 
     def learner(self, base: Base, subject: Subject, generator: torch.Generator) -> FinetuningLearner:
         """Keys, values and word, and the class pictures beside which they learn. SemblantError for unknown targets."""

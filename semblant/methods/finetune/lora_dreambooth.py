@@ -23,7 +23,7 @@ from semblant.backbones.patch import Patch
 from semblant.backbones.site import Kind
 from semblant.data import augmentation
 from semblant.data.subject import Subject
-from semblant.methods.method import Card, Method
+from semblant.methods.method import Card, FittingMethod
 from semblant.patches.weights import LowRank, attention_weights, low_rank_start, text_attention_weights
 from semblant.patches.words import LearnedWord
 from semblant.training.concepts import Concept
@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {"all": ("self", "cross"), "self": ("self",
 
 
 @dataclass(frozen=True)
-class LoRADreamBooth(Method):
+class LoRADreamBooth(FittingMethod):
     """One subject as "[V] class" and low-rank weights."""
 
     steps: int = 500
@@ -82,6 +82,11 @@ class LoRADreamBooth(Method):
     """Whether the denoising error counts inside the subject's mask only (an option of cloneofsimo/lora)."""
     views: int = 128
     """Mirrored views of the pictures, encoded once before the updates draw from them."""
+    stop_window: int = 440
+    """Steps over which the loss has to have settled, N; it never stops before so many (DVAR, for DreamBooth's LoRA)."""
+    stop_ratio: float = 0.4
+    """Settled is a loss whose variance over the last N steps is below this share of that over all steps, alpha (DVAR,
+    for DreamBooth's LoRA)."""
 
     card: ClassVar[Card] = Card(
         title="DreamBooth: Fine Tuning Text-to-Image Diffusion Models for Subject-Driven Generation",
@@ -90,9 +95,10 @@ class LoRADreamBooth(Method):
         arxiv="2208.12242",
         family="finetune",
         needs="three to five pictures of a subject",
-        bases=("sd-1", "sd-2", "embedded"),
+        bases=("sd-1", "sd-2", "sdxl", "embedded"),
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    shares_base: ClassVar[bool] = False
 
     def learner(self, base: Base, subject: Subject, generator: torch.Generator) -> FinetuningLearner:
         """The factors, and the class pictures beside which they learn. Raises SemblantError for unknown targets."""

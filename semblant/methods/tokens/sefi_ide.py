@@ -27,7 +27,7 @@ from semblant.data import augmentation
 from semblant.data.subject import PERSONS, Subject
 from semblant.data.templates import SEFI_TEMPLATES, without_face
 from semblant.errors import SemblantError
-from semblant.methods.method import Card, Method
+from semblant.methods.method import Card, FittingMethod
 from semblant.ops.losses import Reduction
 from semblant.ops.schedule import stage_of_timestep
 from semblant.patches.looks import ComparedLooks, Space
@@ -42,7 +42,7 @@ BALANCED = 0.003
 
 
 @dataclass(frozen=True)
-class SeFiIDE(Method):
+class SeFiIDE(FittingMethod):
     """One subject as stages of key and value words."""
 
     steps: int = 1000
@@ -105,7 +105,7 @@ class SeFiIDE(Method):
         arxiv="2402.00631",
         family="tokens",
         needs="one picture of a face, or of an animal or thing",
-        bases=("sd-1", "sd-2", "embedded"),
+        bases=("sd-1", "sd-2", "sdxl", "embedded"),
     )
     # Found on one person of `tune`, 80 steps: at 1e-3 the rows grew to 128 times the class word's, at 1e-4 to 5 times.
     # Smaller faces than in half-body pictures do not occur in the world that the embedded base knows.
@@ -218,7 +218,7 @@ class SeFiLearner(WordLearner):
         if not self.weight:
             return super().loss(moment, prediction, batch)
         denoising, attention = self.errors(moment, prediction, batch)
-        if self.looking and self.table.requires_grad:
+        if self.looking and denoising.requires_grad:
             errors = {"denoising error": denoising, "face-wise error": attention}
             self.seen |= compare(errors, self.weight, self.table)
         return denoising + self.weight * attention

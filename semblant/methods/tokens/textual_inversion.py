@@ -24,7 +24,7 @@ from semblant.backbones.patch import Patch
 from semblant.data import augmentation
 from semblant.data.subject import Subject
 from semblant.data.templates import IMAGENET_TEMPLATES
-from semblant.methods.method import Card, Method
+from semblant.methods.method import Card, FittingMethod
 from semblant.ops.losses import distance_to_start
 from semblant.patches.words import class_word_table
 from semblant.training.concepts import Concept
@@ -42,7 +42,7 @@ TEMPLATES = {"object": IMAGENET_TEMPLATES, "style": STYLE_TEMPLATES}
 
 
 @dataclass(frozen=True)
-class TextualInversion(Method):
+class TextualInversion(FittingMethod):
     """One subject as one word, or a few in a row."""
 
     steps: int = 5000
@@ -75,7 +75,7 @@ class TextualInversion(Method):
         arxiv="2208.01618",
         family="tokens",
         needs="three to five pictures of a subject or of a style",
-        bases=("sd-1", "sd-2", "embedded"),
+        bases=("sd-1", "sd-2", "sdxl", "embedded"),
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from semblant.backbones.base import Base, architecture_of
-from semblant.backbones.spelling import text_root
+from semblant.backbones.architecture import XL, architecture_of
+from semblant.backbones.base import Base
+from semblant.backbones.spelling import text_roots
 from semblant.data.subject import LONGEST_WORD, check_class_word, check_word
 from semblant.errors import FileProblem, SemblantError
-from semblant.training.concepts import Concept
+from semblant.training.concepts import XL_WIDTHS, Concept
 from semblant.training.interchange.layers import Layer
 from semblant.training.interchange.learned import LORA, Learned, to_concept
 from semblant.training.interchange.places import TEXT_MODEL, width_of
@@ -40,8 +42,8 @@ def concept_of(
     check_class_word(class_word)
     if word.casefold() == class_word.casefold():
         raise SemblantError(f"word and class word are both {word!r}; give another --word, such as `<{word}>`")
-    made_for, root = _base_of(found, base)
-    concept, more = to_concept(found, word, class_word, made_for, root)
+    made_for, roots = _base_of(found, base)
+    concept, more = to_concept(found, word, class_word, made_for, roots)
     if found.method == LORA and "identifier" not in concept.settings and not word.startswith("<"):
         concept = replace(concept, settings={**concept.settings, "identifier": word})
     return concept, [*said, *more]
@@ -80,52 +82,74 @@ def _can_be_word(text: str) -> bool:
     return True
 
 
-def _base_of(found: Learned, base: Base | None) -> tuple[dict[str, Any], str]:
-    """What the concept says of its base, and what names of weights in the text encoder begin with."""
+def _base_of(found: Learned, base: Base | None) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """What the concept says of its base, and what names of weights in the text encoders begin with."""
     if found.rows is not None:
         width: int | None = int(found.rows.shape[1])
     else:
-        width = width_of({place: layer.down for place, layer in found.layers.items()}, found.file)
+        width = width_of({place: layer.down for place, layer in found.layers.items()}, found.file, found.xl)
     own = found.about.get("base")
     if own is not None and width not in (None, own["width"]):
         raise FileProblem(f"{found.file} is damaged: it was made for width {own['width']}, and its width is {width}")
     if base is not None:
-        root = _fitting(found, width, base)
+        roots = _fitting(found, width, base)
         kind = {"name": base.name, "architecture": base.architecture, "width": base.width}
+        if base.told_sizes:
+            kind["widths"] = [reader.width for reader in base.readers]
         if own is not None and all(own.get(key) == kind[key] for key in ("architecture", "width")):
-            return dict(own), root
-        return kind, root
+            return dict(own), roots
+        return kind, roots
     if own is not None:
-        return dict(own), text_root()
+        return dict(own), text_roots()
+    if width is None and found.xl:
+        width = sum(XL_WIDTHS)
     if width is None:
         raise SemblantError(
             f"{found.file} changes no layer that reads text, which would tell its base; give --base NAME"
         )
+    if found.xl:
+        if (found.widths or (width,)) not in (XL_WIDTHS, (sum(XL_WIDTHS),)):
+            wide = " and ".join(map(str, found.widths or (width,)))
+            raise SemblantError(f"no base known here in the form of XL has text encodings of width {wide}; give --base")
+        return {"name": "unknown", "architecture": XL, "width": width, "widths": list(XL_WIDTHS)}, text_roots()
     architecture = architecture_of(width)
     if architecture == f"width-{width}":
         raise SemblantError(f"no kind of base known here has text encodings of width {width}; give --base NAME")
-    return {"name": "unknown", "architecture": architecture, "width": width}, text_root()
+    return {"name": "unknown", "architecture": architecture, "width": width}, text_roots()
 
 
-def _fitting(found: Learned, width: int | None, base: Base) -> str:
-    """What the base's names of weights in the text encoder begin with. Raises SemblantError when something does not
+def _fitting(found: Learned, width: int | None, base: Base) -> Mapping[str, str]:
+    """What the base's names of weights in the text encoders begin with. Raises SemblantError when something does not
     fit, naming the layer."""
+    widths = tuple(reader.width for reader in base.readers)
     if width not in (None, base.width):
         raise SemblantError(
             f"{found.file} is for bases of width {width}, and {base.name} is {base.architecture} (width {base.width})"
         )
+    if found.rows is not None and found.widths and found.widths != widths:
+        raise SemblantError(
+            f"{found.file} has rows for text encoders {' and '.join(map(str, found.widths))} wide, and those of "
+            f"{base.name} are {' and '.join(map(str, widths))} wide"
+        )
+    if found.xl and not base.told_sizes:
+        raise SemblantError(
+            f"{found.file} is for Stable Diffusion XL, and {base.name} is {base.architecture}; give another --base"
+        )
     weights = dict(base.named_parameters())
-    root = TEXT_MODEL if any(name.startswith(f"text.{TEXT_MODEL}") for name in weights) else ""
+    roots = {
+        part: TEXT_MODEL if any(name.startswith(f"{part}.{TEXT_MODEL}") for name in weights) else ""
+        for part in ("text", "text_2")
+    }
     for place, layer in found.layers.items():
         network, _, name = place.partition(".")
-        weight = weights.get(f"{network}.{root if network == 'text' else ''}{name}.weight")
+        weight = weights.get(f"{network}.{roots.get(network, '')}{name}.weight")
         if weight is None:
             raise SemblantError(f"{found.file} changes {place}, which {base.name} does not have; give another --base")
         if (sides := _changed(layer)) != (given := tuple(weight.shape)):
             raise SemblantError(
                 f"{found.file} changes {place} as one of {list(sides)}, and in {base.name} it is {list(given)}"
             )
-    return root
+    return roots
 
 
 def _changed(layer: Layer) -> tuple[int, ...]:

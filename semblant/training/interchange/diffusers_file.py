@@ -1,4 +1,4 @@
-"""LoRA files of diffusers: `unet.` and `text_encoder.` before the layers' names, alpha in the metadata."""
+"""LoRA files of diffusers: `unet.`, `text_encoder.`, `text_encoder_2.` before layers' names, alpha in the metadata."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from semblant.training.interchange.places import Network
 FORM = "diffusers"
 CONFIG = "lora_adapter_metadata"
 """The metadata entry with PEFT's account of the layers, `unet.r`, `text_encoder.lora_alpha` and so on."""
-PREFIXES: dict[Network, str] = {"unet": "unet.", "text": "text_encoder."}
-ENDINGS: dict[Network, str] = {"unet": ".lora", "text": ".lora_linear_layer"}
+PREFIXES: dict[Network, str] = {"unet": "unet.", "text": "text_encoder.", "text_2": "text_encoder_2."}
+ENDINGS: dict[Network, str] = {"unet": ".lora", "text": ".lora_linear_layer", "text_2": ".lora_linear_layer"}
 """What stands between a layer's name and `.up.weight` or `.down.weight`, as diffusers' training scripts write it."""
 _SIDES = {"A": "down", "B": "up"}
 _EARLIER = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
-"""How early files call the layers of the text encoder, by names of the U-Net's."""
+"""How early files call the layers of text encoders, by names of the U-Net's."""
 
 
 def read(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], file: str) -> tuple[dict[str, Layer], list[str]]:
     """Layers by place, and what to say of them. Early namings, with `processor` or without `unet.`, are read too.
 
-    Raises FileProblem for Stable Diffusion XL, unknown tensors, halves of layers, and metadata that is not understood.
+    Raises FileProblem for unknown tensors, halves of layers, and metadata that is not understood.
     """
-    places.refuse_xl(tensors, file)
     halves: list[Half] = []
     unknown: list[str] = []
     for key, tensor in tensors.items():
@@ -47,8 +46,8 @@ def read(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], file: str) 
     return {place: Layer(up, down, alphas[place]) for place, (up, down) in pairs.items()}, []
 
 
-def write(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
-    """Tensors, metadata, and what to say of them."""
+def write(layers: Mapping[str, Layer], xl: bool = False) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
+    """Tensors, metadata, and what to say of them. Files for XL (`xl`) are of the same form."""
     tensors: dict[str, Tensor] = {}
     account: dict[str, Any] = {}
     for network, prefix in PREFIXES.items():
@@ -56,7 +55,7 @@ def write(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str, str
         if not own:
             continue
         account |= {f"{prefix}{key}": value for key, value in lora_config.write(own).items()}
-        root = prefix + (places.TEXT_MODEL if network == "text" else "")
+        root = prefix + ("" if network == "unet" else places.TEXT_MODEL)
         for place, layer in own.items():
             name = root + place.partition(".")[2] + ENDINGS[network]
             tensors |= {f"{name}.down.weight": layer.down, f"{name}.up.weight": layer.up}
@@ -67,10 +66,10 @@ def write(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str, str
 
 
 def _place(name: str) -> str | None:
-    network: Network = "text" if name.startswith(PREFIXES["text"]) else "unet"
+    network: Network = next((own for own, prefix in PREFIXES.items() if name.startswith(prefix)), "unet")
     plain = name.removeprefix(PREFIXES[network]).replace(".processor.", ".")
     before, _, last = plain.rpartition(".")
-    if network == "text" and before.endswith("self_attn"):
+    if network != "unet" and before.endswith("self_attn"):
         plain = f"{before}.{_EARLIER.get(last, last)}"
     elif last == "to_out":
         plain = f"{before}.to_out.0"
@@ -88,7 +87,8 @@ def _alphas(metadata: Mapping[str, str], pairs: Mapping[str, tuple[Tensor, Tenso
     if not isinstance(account, dict):
         raise FileProblem(f"{file} is damaged: {CONFIG} in its metadata is no JSON object")
     if strange := sorted(key for key in account if not key.startswith(tuple(PREFIXES.values()))):
-        raise FileProblem(f"{file} has {listed(strange)} in {CONFIG}, which belongs to neither unet nor text_encoder")
+        known = ", ".join(prefix.rstrip(".") for prefix in PREFIXES.values())
+        raise FileProblem(f"{file} has {listed(strange)} in {CONFIG}, which belongs to none of {known}")
     alphas: dict[str, float] = {}
     for network, prefix in PREFIXES.items():
         ranks = {place: down.shape[0] for place, (_, down) in pairs.items() if place.startswith(f"{network}.")}

@@ -117,7 +117,7 @@ def require_known(unknown: Iterable[str], form: str, file: str) -> None:
     kinds = [kind for pattern, kind in _KNOWN_STRANGERS if any(re.search(pattern, name) for name in names)]
     what = f" ({kinds[0]})" if kinds else ""
     raise FileProblem(
-        f"{file} is not converted, because nothing may be dropped, and a LoRA for Stable Diffusion 1.x or 2.x in "
+        f"{file} is not converted, because nothing may be dropped, and a LoRA for Stable Diffusion 1.x, 2.x or XL in "
         f"{form} form has nothing called {listed(names)}{what}"
     )
 

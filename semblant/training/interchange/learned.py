@@ -6,15 +6,16 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from jaxtyping import Float
 from torch import Tensor
 
+from semblant.backbones.architecture import is_xl
 from semblant.errors import FileProblem, SemblantError
-from semblant.training.concepts import Concept, is_plain_word
+from semblant.training.concepts import Concept, is_plain_word, widths_of
 from semblant.training.interchange.layers import Layer, same, usual
-from semblant.training.interchange.places import place_of
+from semblant.training.interchange.places import Network, place_of
 
 WORD, LORA = "textual-inversion", "lora-dreambooth"
 """The methods that a concept of rows, and one of low-rank layers, belongs to."""
@@ -41,7 +42,11 @@ class Learned:
     form: str
     file: str
     rows: Float[Tensor, "n dim"] | None = None
+    widths: tuple[int, ...] = ()
+    """How wide the rows are in each text encoder, of which they hold those of all side by side."""
     layers: Mapping[str, Layer] = field(default_factory=dict)
+    xl: bool = False
+    """Whether it is for Stable Diffusion XL."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Entries of CARRIED, as far as the file says them."""
     said: tuple[str, ...] = ()
@@ -61,18 +66,22 @@ def from_concept(concept: Concept, file: str) -> Learned:
     about = {name: getattr(concept, name) for name in CARRIED}
     left = [name for name in _LEFT if getattr(concept, name)]
     said = (f"{', '.join(left)} stay in {file}",) if left else ()
+    xl = is_xl(str(concept.base.get("architecture")))
     if is_plain_word(concept):
-        return Learned("concept", file, rows=concept.tensors["rows"][0, 0, 0], about=about, said=said)
+        rows, widths = concept.tensors["rows"][0, 0, 0], widths_of(concept.base)
+        if sum(widths) != rows.shape[1]:
+            raise FileProblem(f"{file} is damaged: its rows are {rows.shape[1]} wide, and those of its base {widths}")
+        return Learned("concept", file, rows=rows, widths=widths, xl=xl, about=about, said=said)
     if concept.method == LORA:
-        return Learned("concept", file, layers=_layers(concept, file), about=about, said=said)
+        return Learned("concept", file, layers=_layers(concept, file), xl=xl, about=about, said=said)
     raise SemblantError(f"{file} is {_kind(concept)}, so it stays a concept; other forms have no place for that")
 
 
 def to_concept(
-    learned: Learned, word: str, class_word: str, base: Mapping[str, Any], root: str
+    learned: Learned, word: str, class_word: str, base: Mapping[str, Any], roots: Mapping[str, str]
 ) -> tuple[Concept, list[str]]:
-    """The concept, and what to say of it. `base` is what concepts say of theirs; names of weights in the text encoder
-    begin with `root`."""
+    """The concept, and what to say of it. `base` is what concepts say of theirs; names of weights in the text encoders
+    begin with `roots`, by `text` and `text_2`."""
     about = learned.about if learned.about.get("method") == learned.method else {}
     known = {name: about[name] for name in ("seed", "steps", "licence") if name in about}
     settings = dict(about.get("settings", {}))
@@ -83,7 +92,7 @@ def to_concept(
         tensors = {"rows": learned.rows[None, None, None].contiguous()}
         settings["num_vectors"] = len(learned.rows)
     else:
-        tensors, rank, alpha, folded = _factors(learned.layers, root)
+        tensors, rank, alpha, folded = _factors(learned.layers, roots)
         settings |= {"rank": rank, "alpha": alpha}
         said += folded
     concept = Concept(learned.method, settings, word, class_word, dict(base), tensors, **known)
@@ -139,8 +148,8 @@ def _layers(concept: Concept, file: str) -> dict[str, Layer]:
         raise FileProblem(f"{file} is damaged: its settings give rank {rank!r} and alpha {alpha!r}, which are numbers")
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in concept.tensors.items():
-        match = re.fullmatch(r"(unet|text)\.(.+)\.weight\.(up|down)", name)
-        place = place_of("unet" if match[1] == "unet" else "text", match[2]) if match else None
+        match = re.fullmatch(r"(unet|text|text_2)\.(.+)\.weight\.(up|down)", name)
+        place = place_of(cast(Network, match[1]), match[2]) if match else None
         if match is None or place is None:
             raise FileProblem(f"{file} is not converted: its tensor {name} belongs to no layer that other forms know")
         found.setdefault(place, {})[match[3]] = tensor
@@ -153,7 +162,7 @@ def _layers(concept: Concept, file: str) -> dict[str, Layer]:
     return made
 
 
-def _factors(layers: Mapping[str, Layer], root: str) -> tuple[dict[str, Tensor], int, float, list[str]]:
+def _factors(layers: Mapping[str, Layer], roots: Mapping[str, str]) -> tuple[dict[str, Tensor], int, float, list[str]]:
     """Tensors of a concept, its rank and alpha, and what to say when one alpha / rank does not fit all layers."""
     scales = {place: float(f"{layer.scale:.6g}") for place, layer in layers.items()}
     scale = usual(scales.values())
@@ -163,7 +172,7 @@ def _factors(layers: Mapping[str, Layer], root: str) -> tuple[dict[str, Tensor],
     folded = 0
     for place, layer in layers.items():
         network, _, name = place.partition(".")
-        weight = f"{network}.{root if network == 'text' else ''}{name}.weight"
+        weight = f"{network}.{roots.get(network, '')}{name}.weight"
         fitting = layer.with_alpha(alpha / rank * layer.rank)
         folded += not same(layer.alpha, fitting.alpha)
         tensors |= {f"{weight}.up": fitting.up, f"{weight}.down": fitting.down}

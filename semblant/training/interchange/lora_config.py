@@ -91,7 +91,7 @@ def _patterns(given: Any, key: str, file: str) -> dict[str, float]:
 def _matching(patterns: Mapping[str, float], place: str, otherwise: float) -> float:
     """The value of the first pattern that is the layer's name, or its end after a dot when no ^ stands before it."""
     network, _, name = place.partition(".")
-    names = (name, TEXT_MODEL + name) if network == "text" else (name,)
+    names = (name,) if network == "unet" else (name, TEXT_MODEL + name)
     for pattern, value in patterns.items():
         whole = pattern.removeprefix("^")
         if whole in names or (whole == pattern and names[-1].endswith(f".{pattern}")):

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from semblant.backbones.header import reason
-from semblant.backbones.spelling import text_root
+from semblant.backbones.spelling import text_roots
 from semblant.errors import FileProblem
 from semblant.training.files import read_tensors
 from semblant.training.inspection import LORAS
@@ -19,8 +19,9 @@ from semblant.training.interchange.layers import Half, Layer, Side, joined, requ
 
 FORM = "peft"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-FOLDERS: dict[places.Network, str] = {"unet": "unet", "text": "text_encoder"}
-"""Where the pairs lie when both networks are changed; one alone lies in the folder itself."""
+FOLDERS: dict[places.Network, str] = {"unet": "unet", "text": "text_encoder", "text_2": "text_encoder_2"}
+"""Where the pairs lie when several networks are changed; one alone lies in the folder itself. The second text encoder
+of XL always has its own, since its layers are called as the first one's are."""
 _ROOT = "base_model.model."
 _SIDES: dict[str, Side] = {"A": "down", "B": "up"}
 _PLAIN = {
@@ -68,16 +69,16 @@ def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
 def read(tensors: Mapping[str, Tensor], config: Mapping[str, Any], file: str) -> dict[str, Layer]:
     """Layers by place, of one pair.
 
-    Raises FileProblem for Stable Diffusion XL, unknown tensors, halves of layers, and entries of the configuration that
-    would change the result and are not known.
+    Raises FileProblem for unknown tensors, halves of layers, and entries of the configuration that would change the
+    result and are not known.
     """
-    places.refuse_xl(tensors, file)
+    text: places.Network = "text_2" if Path(file).name == FOLDERS["text_2"] else "text"
     halves: list[Half] = []
     unknown: list[str] = []
     for key, tensor in tensors.items():
         found = LORAS["PEFT"].match(key)
         name = found[1] if found else ""
-        place = places.place_of("unet", name) or places.place_of("text", name)
+        place = places.place_of("unet", name) or places.place_of(text, name)
         if found is None or place is None:
             unknown.append(key)
         else:
@@ -91,15 +92,14 @@ def read(tensors: Mapping[str, Tensor], config: Mapping[str, Any], file: str) ->
 def write(layers: Mapping[str, Layer]) -> dict[str, tuple[dict[str, Tensor], dict[str, Any]]]:
     """Tensors and configuration of every pair, by the name of its folder inside the whole; "" for the whole itself.
 
-    The text encoder's names are those of the installed transformers, because PEFT compares them letter by letter.
+    The text encoders' names are those of the installed transformers, because PEFT compares them letter by letter.
     """
-    own = {network: _of(layers, network) for network in FOLDERS}
-    both = all(own.values())
-    made = {}
-    for network, some in own.items():
-        if some:
-            made[FOLDERS[network] if both else ""] = (_tensors(some), {**_PLAIN, **lora_config.write(some)})
-    return made
+    own = {network: some for network in FOLDERS if (some := _of(layers, network))}
+    apart = len(own) > 1 or "text_2" in own
+    return {
+        FOLDERS[network] if apart else "": (_tensors(some), {**_PLAIN, **lora_config.write(some)})
+        for network, some in own.items()
+    }
 
 
 def _of(layers: Mapping[str, Layer], network: str) -> dict[str, Layer]:
@@ -108,8 +108,9 @@ def _of(layers: Mapping[str, Layer], network: str) -> dict[str, Layer]:
 
 def _tensors(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
+    roots = text_roots()
     for place, layer in layers.items():
         network, _, name = place.partition(".")
-        root = _ROOT + (text_root() if network == "text" else "")
+        root = _ROOT + roots.get(network, "")
         tensors |= {f"{root}{name}.lora_A.weight": layer.down, f"{root}{name}.lora_B.weight": layer.up}
     return tensors

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from semblant.backbones.architecture import is_xl
 from semblant.errors import FileProblem, SemblantError
 from semblant.training import concepts, inspection
 from semblant.training.files import read_tensors
@@ -39,8 +41,8 @@ def read(path: Path) -> Learned:
     if path.is_dir():
         return _folder(path)
     if pickled.is_pickle(path):
-        (rows, word, form), said = embedding_file.read_pickled(pickled.read(path), str(path))
-        return Learned(form, str(path), rows=rows, about=_named(word), said=tuple(said))
+        read_rows, said = embedding_file.read_pickled(pickled.read(path), str(path))
+        return _word(path, read_rows, {}, said)
     found = inspection.inspect(path)
     if found["kind"] == "concept":
         return from_concept(concepts.load(path), str(path))
@@ -48,8 +50,7 @@ def read(path: Path) -> Learned:
         return _file(path, found["naming"])
     if found["kind"] == "textual-inversion embedding":
         tensors, metadata = read_tensors(path)
-        rows, word, form = embedding_file.read(tensors, str(path))
-        return Learned(form, str(path), rows=rows, about=about_of(metadata, str(path)) | _named(word))
+        return _word(path, embedding_file.read(tensors, str(path)), about_of(metadata, str(path)))
     raise FileProblem(f"{path} is not converted: it is or holds {found['kind']}; possible: {POSSIBLE}")
 
 
@@ -63,10 +64,18 @@ def require(found: Learned, form: str) -> None:
     if FORMS[form] not in (None, found.method):
         what = "the rows of a word" if found.method == WORD else "low-rank changes of weights (a LoRA)"
         raise SemblantError(f"{found.file} holds {what}, which the form {form} is not for; possible: {possible}")
+    if form == embedding_file.NAMELESS and len(found.widths) > 1:
+        raise SemblantError(
+            f"{found.file} holds the rows of a word in two text encoders, and {form} has one tensor for one; use "
+            f"{embedding_file.FORM}, which has a tensor for each"
+        )
 
 
-def _named(word: str | None) -> dict[str, str]:
-    return {} if word is None else {"word": word}
+def _word(path: Path, read: embedding_file.Rows, about: Mapping[str, object], said: Sequence[str] = ()) -> Learned:
+    """The rows of a word, and what the file calls it."""
+    named = dict(about) if read.word is None else {**about, "word": read.word}
+    xl = len(read.widths) > 1
+    return Learned(read.form, str(path), rows=read.rows, widths=read.widths, xl=xl, about=named, said=tuple(said))
 
 
 def _file(path: Path, naming: str) -> Learned:
@@ -80,10 +89,13 @@ def _file(path: Path, naming: str) -> Learned:
         return _folder(path.parent)
     tensors, metadata = read_tensors(path)
     layers, said = _LAYOUTS[naming](tensors, metadata, str(path))
-    left = sorted(metadata.keys() - _UNDERSTOOD)
+    understood = {kohya_file.MADE_FOR} if metadata.get(kohya_file.MADE_FOR) == kohya_file.XL_BASE else set()
+    left = sorted(metadata.keys() - _UNDERSTOOD - understood)
     if left:
         said = [*said, f"metadata of {path.name} is left there: {listed(left)}"]
-    return _lora(naming, path, layers, about_of(metadata, str(path)), said)
+    made_for = metadata.get(kohya_file.MADE_FOR, "").startswith("sdxl")
+    xl = places.is_xl(tensors) or made_for
+    return _lora(naming, path, layers, about_of(metadata, str(path)), said, xl)
 
 
 def _folder(folder: Path) -> Learned:
@@ -97,10 +109,15 @@ def _folder(folder: Path) -> Learned:
             raise FileProblem(f"{folder} has {listed(twice)} in more than one of its folders")
         layers |= some
         about |= about_of(metadata, str(pair))
-    return _lora(peft_folder.FORM, folder, layers, about, [])
+    return _lora(peft_folder.FORM, folder, layers, about, [], False)
 
 
-def _lora(form: str, path: Path, layers: Mapping[str, Layer], about: Mapping[str, object], said: list[str]) -> Learned:
-    # Refuses what was made for Stable Diffusion XL, even where nobody asks for the width.
-    places.width_of({place: layer.down for place, layer in layers.items()}, str(path))
-    return Learned(form, str(path), layers=layers, about=about, said=tuple(said))
+def _lora(
+    form: str, path: Path, layers: Mapping[str, Layer], about: Mapping[str, Any], said: list[str], xl: bool
+) -> Learned:
+    """Layers, and whether they are for XL: which a file says of its base, by names of its own or by a width."""
+    downs = {place: layer.down for place, layer in layers.items()}
+    xl = xl or is_xl(str(about.get("base", {}).get("architecture"))) or places.is_xl_by_layers(downs)
+    # Refuses what fits no base, even where nobody asks for the width.
+    places.width_of(downs, str(path), xl)
+    return Learned(form, str(path), layers=layers, xl=xl, about=about, said=tuple(said))

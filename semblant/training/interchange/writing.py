@@ -30,7 +30,7 @@ def write(found: Learned, form: str, target: Path, word: str | None = None) -> l
     if form == peft_folder.FORM:
         _peft(found.layers, target, metadata_of(about))
         return []
-    tensors, metadata, said = _WRITERS[form](found.layers)
+    tensors, metadata, said = _WRITERS[form](found.layers, found.xl)
     write_tensors(target, tensors, {**metadata_of(about), **metadata})
     return said
 
@@ -40,7 +40,9 @@ def _embedding(found: Learned, form: str, target: Path, word: str | None, about:
     if form == embedding_file.NAMELESS:
         said = [f"the form has no place for a word: other programs call it by the file's name, {target.stem}"]
     assert found.rows is not None
-    tensors = embedding_file.write(found.rows, None if form == embedding_file.NAMELESS else name)
+    if len(found.widths) > 1:
+        said = [f"the form has no place for a word: other programs call it by the file's name, {target.stem}"]
+    tensors = embedding_file.write(found.rows, None if form == embedding_file.NAMELESS else name, found.widths)
     write_tensors(target, tensors, metadata_of({**about, "word": name} if about else {}))
     return said
 

@@ -1,14 +1,16 @@
-"""Concepts to convert: LoRAs of every kind of layer, and words."""
+"""Concepts to convert: LoRAs of every kind of layer, and words; for bases in the form of XL too."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from semblant.backbones.base import Base
+from semblant.backbones.loading import miniature_xl
 from semblant.training.concepts import Concept
 
 
@@ -64,5 +66,43 @@ def word(base: Base) -> Callable[[int], Concept]:
         rows = torch.randn(1, 1, 1, count, base.width, generator=torch.Generator().manual_seed(2))
         settings = {"num_vectors": count, "lr": 0.1}
         return Concept("textual-inversion", settings, "<rex>", "dog", base.describe(), {"rows": rows}, licence="mine")
+
+    return make
+
+
+XL_KINDS: dict[str, Callable[[Base], Concept]] = {
+    "attention": lambda base: random_lora(base, lambda name: ".attn" in name and name.startswith("unet.")),
+    "all texts": lambda base: random_lora(base, lambda name: name.startswith("text"), ranks=(2,), alpha=0.5),
+    "second text alone": lambda base: random_lora(base, lambda name: name.startswith("text_2.")),
+    "everything": lambda base: random_lora(base, lambda name: True, ranks=(4, 2)),
+}
+
+
+@pytest.fixture(scope="session")
+def xl() -> Base:
+    """A tiny base in the form of Stable Diffusion XL."""
+    return miniature_xl()
+
+
+@pytest.fixture(scope="session")
+def xl_lora(xl: Base) -> Callable[[str], Concept]:
+    """`xl_lora(kind)` is a LoRA of one of XL_KINDS for it, no larger than what is learned."""
+
+    def make(kind: str) -> Concept:
+        made = XL_KINDS[kind](xl)
+        # The forms have no name for the projection of a prompt as a whole.
+        kept = {name: 0.1 * tensor for name, tensor in made.tensors.items() if "text_projection" not in name}
+        return replace(made, tensors=kept)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def xl_word(xl: Base) -> Callable[[int], Concept]:
+    """`xl_word(count)` is a word of so many rows, each as wide as those of both text encoders."""
+
+    def make(count: int) -> Concept:
+        rows = torch.randn(1, 1, 1, count, xl.width, generator=torch.Generator().manual_seed(2))
+        return Concept("textual-inversion", {"num_vectors": count}, "<rex>", "dog", xl.describe(), {"rows": rows})
 
     return make

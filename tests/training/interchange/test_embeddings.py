@@ -16,8 +16,12 @@ from semblant.training.interchange.pickled import Pickled
 from semblant.training.interchange.reading import read
 
 WRONG_EMBEDDINGS: dict[str, tuple[dict[str, Tensor], str]] = {
-    "XL": ({"clip_l": torch.ones(1, 768), "clip_g": torch.ones(1, 1280)}, "XL .*clip_g and clip_l"),
-    "half of XL": ({"clip_g": torch.ones(1, 1280)}, "clip_g"),
+    "half of XL": ({"clip_g": torch.ones(1, 1280)}, "half an embedding .* lacks clip_l"),
+    "XL and more": (
+        {"clip_l": torch.ones(1, 768), "clip_g": torch.ones(1, 1280), "t5": torch.ones(1, 9)},
+        "t5 is unkn",
+    ),
+    "unlike rows": ({"clip_l": torch.ones(1, 768), "clip_g": torch.ones(2, 1280)}, "1 rows in clip_l and 2 in clip_g"),
     "two words": ({"<a>": torch.ones(1, 768), "<b>": torch.ones(1, 768)}, "2 tensors, <a>, <b>"),
     "too many sides": ({"<a>": torch.ones(1, 1, 768)}, r"\[1, 1, 768\]"),
     "empty": ({"<a>": torch.ones(0, 768)}, r"\[0, 768\]"),
@@ -38,7 +42,7 @@ WEBUI = {("string_to_param", "*"): ROWS}
 BESIDE = (("string_to_token", "*"), ("name",), ("step",), ("sd_checkpoint",), ("sd_checkpoint_name",))
 
 
-def test_two_forms_of_pickles_are_embeddings() -> None:
+def test_three_forms_of_pickles_are_embeddings() -> None:
     found, said = read_pickled(Pickled(WEBUI, BESIDE), "x.pt")
     assert torch.equal(found.rows, ROWS) and found.word is None
     assert said == [
@@ -46,6 +50,9 @@ def test_two_forms_of_pickles_are_embeddings() -> None:
     ]
     found, said = read_pickled(Pickled({("<cat>",): ROWS[0].half()}, ()), "learned_embeds.bin")
     assert torch.equal(found.rows, ROWS[:1]) and found.word == "<cat>" and not said
+    both = Pickled({("clip_l",): ROWS.half(), ("clip_g",): ROWS + 1}, ())
+    found, said = read_pickled(both, "x.pt")
+    assert torch.equal(found.rows, torch.cat([ROWS, ROWS + 1], 1)) and found.widths == (4, 4) and not said
 
 
 WRONG_PICKLES: dict[str, tuple[Pickled, str]] = {
@@ -58,7 +65,7 @@ WRONG_PICKLES: dict[str, tuple[Pickled, str]] = {
     "word and more": (Pickled({("a",): ROWS}, (("step",),)), "a pickle of a, step;"),
     "nothing": (Pickled({}, ()), "a pickle of nothing"),
     "lone tensor": (Pickled({(): ROWS}, ()), "a pickle of one tensor"),
-    "XL": (Pickled({("clip_l",): ROWS, ("clip_g",): ROWS}, ()), "Stable Diffusion XL"),
+    "half of XL": (Pickled({("clip_l",): ROWS}, ()), "lacks clip_g"),
     "Custom Diffusion": (
         Pickled({("unet", "x.to_k.weight"): ROWS, ("modifier_token", "<a>"): ROWS}, ()),
         "not supported yet",

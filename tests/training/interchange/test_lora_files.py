@@ -76,9 +76,12 @@ WRONG_KOHYA: dict[str, tuple[dict[str, Tensor], str]] = {
     "NaN": (kohya(**{f"{NAME}.lora_up.weight": torch.full((6, 4), float("nan"))}), "lora_up.weight holds NaN"),
     "shapes": (kohya(**{f"{NAME}.lora_up.weight": torch.ones(6, 5)}), "do not fit together"),
     "kernels": (kohya(**{f"{NAME}.lora_up.weight": torch.ones(6, 4, 3, 3)}), "do not fit together"),
-    "second text encoder": (kohya(**{"lora_te2_x.alpha": torch.ones(())}), "Stable Diffusion XL .*not supported"),
-    "original names": (kohya(**{"lora_unet_input_blocks_1_1_proj_in.alpha": torch.ones(())}), "Stable Diffusion XL"),
-    "widths": (kohya(**{f"{NAME}.lora_down.weight": torch.ones(4, 2048)}), "Stable Diffusion XL"),
+    "second text encoder": (kohya(**{"lora_te2_x.alpha": torch.ones(())}), r"nothing called lora_te2_x\.alpha"),
+    "first names": (
+        kohya(**{"lora_unet_input_blocks_4_1_proj_in.alpha": torch.ones(())}),
+        r"lacks lora_unet_input_blocks_4_1_proj_in\.lora_down",
+    ),
+    "widths": (kohya(**{f"{NAME}.lora_down.weight": torch.ones(4, 2048)}), "several widths, 2048 .*768"),
     "two widths": (kohya(**{f"{NAME}.lora_down.weight": torch.ones(4, 1024)}), "several widths"),
 }
 
@@ -94,8 +97,11 @@ def test_keys_that_are_unknown_or_missing_are_named(tmp_path: Path, case: str) -
 
 def test_metadata_tells_stable_diffusion_xl(tmp_path: Path) -> None:
     save_file(kohya(), tmp_path / "x.safetensors", {"ss_base_model_version": "sdxl_base_v1-0"})
-    with pytest.raises(FileProblem, match=r"sdxl_base_v1-0.*not supported yet"):
-        read(tmp_path / "x.safetensors")
+    found = read(tmp_path / "x.safetensors")
+    assert found.xl and not any("ss_base_model_version" in text for text in found.said)
+    save_file(kohya(), tmp_path / "y.safetensors", {"ss_base_model_version": "sd_v1"})
+    found = read(tmp_path / "y.safetensors")
+    assert not found.xl and any("ss_base_model_version" in text for text in found.said)
 
 
 def diffusers_tensors(**more: Tensor) -> dict[str, Tensor]:
@@ -121,11 +127,19 @@ WRONG_DIFFUSERS: dict[str, tuple[dict[str, Tensor], dict[str, Any] | str, str]] 
         ACCOUNT,
         "another architecture",
     ),
-    "second text encoder": (diffusers_tensors(**{"text_encoder_2.x.lora_A.weight": torch.ones(1, 1)}), ACCOUNT, "XL"),
+    "second text encoder": (
+        diffusers_tensors(**{"text_encoder_2.x.lora_A.weight": torch.ones(1, 1)}),
+        ACCOUNT,
+        r"nothing called text_encoder_2\.x",
+    ),
     "half": (without(diffusers_tensors(), f"unet.{K}.lora_B.weight"), ACCOUNT, rf"lacks unet\.{K}\.lora_B\.weight"),
     "twice": (diffusers_tensors(**{f"unet.{K}.lora.up.weight": torch.ones(6, 4)}), ACCOUNT, "twice"),
     "no alpha": (diffusers_tensors(), {"unet.r": 4}, "without lora_alpha"),
-    "no such network": (diffusers_tensors(), {**ACCOUNT, "vae.r": 4}, r"vae\.r.*neither unet nor text_encoder"),
+    "no such network": (
+        diffusers_tensors(),
+        {**ACCOUNT, "vae.r": 4},
+        r"vae\.r.*none of unet, text_encoder, text_encoder_2",
+    ),
     "network left out": (
         diffusers_tensors(),
         {"text_encoder.r": 4, "text_encoder.lora_alpha": 4},
