@@ -1,0 +1,1 @@
+"""The speed of semblant beside the example scripts of diffusers: same weights, pictures, precision and batch."""
