@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,10 +10,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from semblant.backbones.architecture import architecture_of
 from semblant.backbones.context import Context, Encoded, Encoding, Framing, Prepared, Variant, prepare
+from semblant.backbones.digest import digest
 from semblant.backbones.moment import Moment
 from semblant.backbones.patch import AttentionPatch, FeaturesPatch, Patch, TrajectoryPatch, WeightsPatch, WordsPatch
 from semblant.backbones.processor import Call, install, verify
@@ -235,7 +235,13 @@ class Base:
 
     def _constant(self, prompt: Encoded) -> bool:
         """Whether nothing that is attached, and may be learning, has a part in its encoding."""
-        return not prompt.words and not self.attached(WeightsPatch)
+        return not prompt.words and not self.rewrites_text
+
+    @property
+    def rewrites_text(self) -> bool:
+        """Whether something that is attached changes weights of a text encoder."""
+        patches = self.attached(WeightsPatch)
+        return any(p.select(f"{r.part}.{name}") for p in patches for r in self.readers for name in r.names)
 
     def _known(self, prompt: Encoded, variant: Variant) -> Encoding | None:
         if prompt.fixed is not None:
@@ -386,13 +392,4 @@ def _activation(patch: FeaturesPatch, name: str, moment: Moment) -> Hook:
     return lambda _module, _inputs, h: patch.activation(name, h, moment)
 
 
-def digest(module: nn.Module) -> str:
-    """First 16 hex digits of the SHA-256 over all weights, names included."""
-    total = hashlib.sha256()
-    for name, weight in sorted(module.state_dict().items()):
-        total.update(name.encode())
-        total.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:16]
-
-
-__all__ = ["Base", "TrajectoryPatch", "architecture_of", "digest"]
+__all__ = ["Base", "TrajectoryPatch"]

@@ -52,6 +52,11 @@ class Reader:
         return int(self.table.weight.shape[-1])
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of its weights."""
+        return tuple(name for name, _ in self.encoder.named_parameters())
+
+    @cached_property
     def table_name(self) -> str:
         """Name of the table inside the encoder."""
         return next(name for name, module in self.encoder.named_modules() if module is self.table)

@@ -37,3 +37,8 @@ def read(base: str, offline: bool, config: str | None) -> Base:
     from semblant import verbs
 
     return verbs.load(base, offline=offline, config=config)
+
+
+def named(base: str, config: str | None) -> list[str]:
+    """The options that name a base in another command; none for the embedded one, which needs no name."""
+    return [*(["--base", base] if base != "embedded" else []), *(["--config", config] if config else [])]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semblant.cli.bases import Config, Offline, read
+from semblant.cli.bases import Config, Offline, named, read
 from semblant.cli.outputs import require_free
 from semblant.cli.terminal import Terminal
 from semblant.errors import FileProblem, SemblantError, closest
@@ -127,9 +128,10 @@ def _next(found: Learned, record: dict[str, Any], base: str | None) -> list[str]
     if "word" in record:
         word = record["word"]
         called = _reading(record["settings"], record["class_word"]) if found.rows is None else None
+        other = record["base"]["architecture"] != "embedded"
         reads = [f'in prompts {word} reads as "{called}"'] if called else []
-        on = "" if record["base"]["architecture"] == "embedded" else f" --base {base or 'NAME'}"
-        return [*reads, f'next: semblant sample "a photo of {word}" --concept {record["out"]}{on}']
+        options = ["--concept", str(record["out"]), *named(base or "NAME" if other else "embedded", None)]
+        return [*reads, f'next: semblant sample "a photo of {word}" {shlex.join(options)}']
     if found.rows is None and "word" in found.about:
         called = _reading(found.about.get("settings", {}), str(found.about.get("class_word", "")))
         return [f'in other programs write "{called}" where prompts here have {found.about["word"]}']

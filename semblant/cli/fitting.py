@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from semblant.cli.bases import BaseName, Config, Offline, read
+from semblant.cli.bases import BaseName, Config, Offline, named, read
 from semblant.cli.interruption import stoppable
 from semblant.cli.outputs import Outputs
 from semblant.cli.subjects import introduced, read_subjects, wanted
@@ -189,7 +189,7 @@ def fit(
             for one in results
         ]
     records = [result.record() for result in results]
-    terminal.answer(records[0] if len(records) == 1 else {"subjects": records}, summary(results))
+    terminal.answer(records[0] if len(records) == 1 else {"subjects": records}, summary(results, named(base, config)))
 
 
 def _chosen(given: dict[str, Any], method: str, steps: int | None, early_stop: bool) -> dict[str, Any]:

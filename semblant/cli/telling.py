@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,9 +146,9 @@ class Result:
         return lines
 
 
-def summary(results: Sequence[Result]) -> str:
-    """What became of each subject, and a line that samples them all."""
+def summary(results: Sequence[Result], options: Sequence[str] = ()) -> str:
+    """What became of each subject, and a line that samples them all, on the base that `options` name."""
     words = " and ".join(result.concept.word for result in results)
-    files = " ".join(f"--concept {result.output.file}" for result in results)
+    files = [part for result in results for part in ("--concept", str(result.output.file))]
     blocks = ["\n".join(result.lines()) for result in results]
-    return "\n".join([*blocks, f'next: semblant sample "a photo of {words}" {files}'])
+    return "\n".join([*blocks, f'next: semblant sample "a photo of {words}" {shlex.join([*files, *options])}'])

@@ -20,10 +20,10 @@ from torch import Tensor
 from semblant.backbones.base import Base
 from semblant.backbones.loading import load
 from semblant.backbones.moment import Moment
-from semblant.embedded.latents import WEIGHTS, cell_weights
+from semblant.embedded.latents import cell_weights
 from semblant.embedded.twins import OF_IDENTITY, OF_THE_MOMENT, change
 from semblant.world.captions import compose
-from semblant.world.facts import VALUES, shown
+from semblant.world.facts import IDENTITY_SCALES, PERSON_SCALES, VALUES, shown
 from semblant.world.renderer import render
 from semblant.world.scene import Scene, draw_scene, person_of
 
@@ -57,9 +57,7 @@ def hearing(base: Base, facts: Sequence[str], pictures: int = 96) -> list[Heard]
     """How well the base hears each fact, on people of `tune` whom it has not seen, near and drawn in every style."""
     rng = random.Random("semblant hearing")
     cameras = ("close-up", "portrait")
-    scenes = [
-        draw_scene(rng, person_of("tune", 500 + i), camera=cameras[i % 2], action="none") for i in range(pictures)
-    ]
+    scenes = [draw_scene(rng, person_of("tune", 500 + i), camera=cameras[i % 2]) for i in range(pictures)]
     seen = _seen(base, scenes)
     return [_heard(base, fact, seen) for fact in facts]
 
@@ -69,7 +67,7 @@ def _seen(base: Base, scenes: list[Scene]) -> Seen:
     for at in range(0, len(scenes), AT_ONCE):
         drawn = render(scenes[at : at + AT_ONCE])
         latents.append(base.encode(drawn.image * 2 - 1))
-        where.append((cell_weights(drawn) > WEIGHTS["person"]).float())
+        where.append((cell_weights(drawn) > 1).float())
     return Seen(scenes, torch.cat(latents), torch.cat(where))
 
 
@@ -131,20 +129,12 @@ def _moved(base: Base, fact: str, part: Seen) -> float | None:
 
 
 FIELDS = {
-    "skin": "skin",
-    "eyes": "eye_colour",
-    "eye size": "eye_size",
-    "nose": "nose_length",
-    "face": "face_width",
-    "lips": "lips",
-    "brows": "brow_thickness",
-    "hair style": "hair_style",
-    "hair colour": "hair_colour",
-    "turn": "yaw",
-    **{name: name for name in ("expression", "age", "glasses", "hat", "beard", "clothes", "gaze", "tilt")},
+    **{fact: scale.fields[0] for fact, scale in (*IDENTITY_SCALES.items(), *PERSON_SCALES.items())},
+    **{"eyes": "eye_colour", "hair style": "hair_style", "hair colour": "hair_colour"},
+    **{name: name for name in ("expression", "glasses", "hat", "beard", "clothes")},
 }
 """Which field of a record a fact is told by."""
-FACTS = (*FIELDS, "background")
+FACTS = (*FIELDS, "action", "background")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -109,6 +109,9 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device(given.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error(f"--device {given.device}, but torch sees no GPU here; --device cpu trains the small shape")
+    for option, count in (("--batch", given.batch), ("--resident", given.resident)):
+        if count is not None and (count % 2 or count < (2 if option == "--batch" else 0)):
+            parser.error(f"{option} is an even number, since pictures come as twins; got {count}")
     plan = Blueprint.large() if given.shape == "large" else Blueprint()
     work: Path = given.work
     tokenizer = tokenizer_of(work, given.warm == "shipped")

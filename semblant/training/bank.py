@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -107,15 +108,25 @@ class Bank:
         return image, mask, "".join(words)
 
     def _fill(self, count: int, generator: torch.Generator) -> None:
+        """Encode the views, equal ones once: a few pictures that are mirrored at most have few."""
         # About four pictures of 512 pixels at a time keep the autoencoder's memory near one gigabyte.
-        side = self.pictures[0][0].shape[-1]
-        batch = max(1, 2**20 // side**2)
-        parts = []
-        for start in range(0, count, batch):
-            pictures = [self._picture(i, generator) for i in range(start, min(start + batch, count))]
-            parts.append(self._encode(pictures))
-            self.words += [words for _, _, words in pictures]
-        self.means, self.deviations, self.masks = (torch.cat(own) for own in zip(*parts, strict=True))
+        batch = max(1, 2**20 // self.pictures[0][0].shape[-1] ** 2)
+        place: dict[bytes, int] = {}
+        places: list[int] = []
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        waiting: list[tuple[Tensor, Tensor, str]] = []
+        for i in range(count):
+            view = self._picture(i, generator)
+            name = _content(*view[:2])
+            if name not in place:
+                place[name] = len(place)
+                waiting.append(view)
+            places.append(place[name])
+            self.words.append(view[2])
+            if waiting and (len(waiting) == batch or i == count - 1):
+                parts.append(self._encode(waiting))
+                waiting = []
+        self.means, self.deviations, self.masks = (torch.cat(own)[places] for own in zip(*parts, strict=True))
 
     @torch.no_grad()
     def _encode(self, pictures: Sequence[tuple[Tensor, Tensor, str]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,6 +135,12 @@ class Bank:
         mean, deviation = self.base.posterior(images)
         height, width = mean.shape[-2:]
         return mean.float(), deviation.float(), F.adaptive_avg_pool2d(masks.float(), (height, width))
+
+
+def _content(image: Tensor, mask: Tensor) -> bytes:
+    """What tells a view from others."""
+    pixels = (t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for t in (image, mask))
+    return hashlib.sha256(b"".join(pixels)).digest()
 
 
 def class_latents(

@@ -12,7 +12,7 @@ from torch import Tensor
 from semblant.backbones.base import Base
 from semblant.backbones.context import Context, Encoded
 from semblant.backbones.moment import Moment
-from semblant.backbones.patch import AttentionPatch, Patch, TrajectoryPatch, WeightsPatch, WordsPatch
+from semblant.backbones.patch import AttentionPatch, Patch, TrajectoryPatch, WordsPatch
 from semblant.errors import SemblantError, out_of_memory
 from semblant.patches.narrow import Narrowed
 from semblant.training.learner import Batch, Example, Learner
@@ -222,7 +222,7 @@ def _context(base: Base, patches: Sequence[Patch], examples: Sequence[Example], 
     words = [patch for patch in patches if isinstance(patch, WordsPatch)]
     worded = base.patched(*words)
     # Encodings without words last, unless weights of the text encoder may change.
-    kept = None if any(isinstance(patch, WeightsPatch) for patch in patches) else plain
+    kept = None if base.patched(*patches).rewrites_text else plain
     own: dict[tuple[str, bool], Encoded] = {}
     for example in examples:
         key = (example.prompt, example.patched and bool(words))

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
@@ -15,7 +16,10 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from semblant.backbones.base import Base
+from semblant.backbones.folder import examine
+from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
+from semblant.errors import FileProblem
 from semblant.ops.schedule import Schedule
 
 WORDS = ("a", "photo", "of", "dog", "beach")
@@ -268,3 +272,12 @@ def xl_pipeline(base: Base, kind: Any = None, scheduler: Any = None) -> Any:
     )
     made.set_progress_bar_config(disable=True)
     return made
+
+
+def require_refusal(folder, spoil, says):
+    """A folder that may be read is refused in one sentence, which names it, once it is spoilt."""
+    examine(folder)
+    spoil(folder)
+    with pytest.raises(FileProblem) as caught:
+        load(folder)
+    assert says in str(caught.value) and str(folder) in str(caught.value) and "\n" not in str(caught.value)

@@ -101,6 +101,31 @@ def test_losses_are_read_row_by_row_between_steps(clock):
     assert watched.facts()["bank"] == {"1": 5.0}
 
 
+def test_memory_is_told_with_loading_and_without_and_never_what_is_held_apart(clock, monkeypatch, tmp_path):
+    """The mark of the system, as it would stand: whatever is held raises it, forgetting lowers it to what is held."""
+    system = {"held": 1, "most": 1}
+
+    class Forget:
+        def write_text(self, text):
+            assert text == "5"
+            system["most"] = system["held"]
+
+    def hold(megabytes):
+        system["most"] = max(system["most"], megabytes)
+
+    monkeypatch.setattr(watch, "FORGET", Forget())
+    monkeypatch.setattr(watch, "high_water", lambda: system["most"])
+    watched = watch.Watch(time.time(), clock, clock)
+    hold(900)  # while loading
+    watched.step(0.0)
+    hold(300)
+    with watched.apart():
+        hold(5000)
+    watched.step(0.0)
+    facts = watched.facts()
+    assert (facts["peak_memory"], facts["steps_memory"]) == (900, 300)
+
+
 def result(side: str, name: str, step: float, part: str = "textual-inversion", **others: Any) -> dict[str, Any]:
     """A result with three steps after the first, of which one still warms up."""
     return {

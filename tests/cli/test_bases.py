@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from semblant.cli.bases import named
+from semblant.cli.telling import summary
 
 Run = Callable[..., Any]
 SAMPLE = ("sample", "a photo of a dog", "--steps", 1, "--size", 32, "--json")
@@ -60,3 +65,21 @@ def test_inspect_refuses_pickles(run: Run, tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(b"PK\x03\x04")
     refused = run("inspect", "model.ckpt", "--json")
     assert refused.exit_code == 3 and "a pickle" in refused.stderr and refused.stdout == ""
+
+
+def test_the_options_that_name_a_base_are_those_it_was_named_by() -> None:
+    assert named("embedded", None) == []
+    assert named("my base", None) == ["--base", "my base"]
+    assert named("one.safetensors", "folder") == ["--base", "one.safetensors", "--config", "folder"]
+
+
+def test_what_to_do_next_names_the_base_and_keeps_names_with_spaces_whole() -> None:
+    result: Any = SimpleNamespace(
+        concept=SimpleNamespace(word="<maya>"), output=SimpleNamespace(file=Path("two words.safetensors")), lines=list
+    )
+    last = summary([result], named("my base", None)).splitlines()[-1]
+    told = shlex.split(last.removeprefix("next: "))
+    assert told == [
+        *("semblant", "sample", "a photo of <maya>", "--concept", "two words.safetensors"),
+        *("--base", "my base"),
+    ]

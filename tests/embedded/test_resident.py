@@ -143,6 +143,13 @@ def test_a_gpu_that_is_not_there_is_said_at_once(tmp_path: Path, capsys: pytest.
     assert "no GPU" in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("given", [("--batch", "33"), ("--batch", "0"), ("--resident", "7"), ("--resident", "-2")])
+def test_twins_are_not_parted(given: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--work", str(tmp_path), "--stage", "base", *given])
+    assert f"{given[0]} is an even number" in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
 def test_steps_of_more_pictures_go_further() -> None:
     from semblant.embedded.learners import LEARNING_RATE, learning_rate
 

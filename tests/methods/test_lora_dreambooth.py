@@ -55,6 +55,25 @@ def predicted(view: Base, prompt: str) -> torch.Tensor:
         return view.denoise(x, Moment.of(torch.tensor([500])), view.text(prompt))
 
 
+@pytest.mark.parametrize("train_text", [False, True])
+def test_a_class_prompt_is_encoded_anew_only_where_the_text_encoder_learns(train_text):
+    calls: list[int] = []
+    hook = base().text_encoder.register_forward_pre_hook(
+        lambda module, given, named: calls.append(len(named["input_ids"])), with_kwargs=True
+    )
+    made = learner(replace(QUICK, train_text=train_text))
+    plain: dict = {}
+    try:
+        for step in range(3):
+            calls.clear()
+            gradients(base(), [made], [seeded(step)], plain=plain)
+    finally:
+        hook.remove()
+    # In the third step the subject's prompt at most is left, whose word may be another one by then.
+    assert base().patched(*made.patches()).rewrites_text == train_text
+    assert sum(calls) == (2 if train_text else 1)
+
+
 def test_step_0_is_the_base_that_reads_the_word_as_the_identifier_and_the_class_word():
     made = learner()
     plain = predicted(base(), "a photo of sks person on the beach")

@@ -56,6 +56,23 @@ def test_masks_shrink_by_area_and_follow_the_augmentation(base: Base) -> None:
         assert float((mean - expected).abs().max()) < 1e-5
 
 
+def test_equal_views_are_encoded_once(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    posterior = base.posterior
+    monkeypatch.setattr(base, "posterior", lambda images: encoded.append(len(images)) or posterior(images))
+    bank = Bank(base, pictures(3), size=60, augment=flip, generator=seeded(0))
+    assert sum(encoded) == 6 and len(bank) == 60
+    expected = posterior(torch.stack([view for image in pictures(3) for view in (image, image.flip(-1))]))[0]
+    nearest = [int((expected - mean).flatten(1).norm(dim=1).argmin()) for mean in bank.means]
+    assert [k // 2 for k in nearest] == [i % 3 for i in range(60)]
+    assert all(float((expected[k] - mean).abs().max()) < 1e-5 for k, mean in zip(nearest, bank.means, strict=True))
+
+
+def test_a_mask_tells_views_of_one_picture_apart(base: Base) -> None:
+    bank = Bank(base, pictures(1) * 2, [half(), 1 - half()], generator=seeded(0))
+    assert torch.equal(bank.means[0], bank.means[1]) and not torch.equal(bank.masks[0], bank.masks[1])
+
+
 def test_exact_draws_keep_nothing_and_encode_anew(base: Base) -> None:
     bank = Bank(base, pictures(1), [half()], augment=flip, generator=seeded(0), exact=True)
     assert len(bank) == bank.bytes == 0
