@@ -10,18 +10,26 @@ from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from semblant.backbones.architecture import architecture_of
 from semblant.backbones.context import Context, Encoded, Encoding, Framing, Prepared, Variant, prepare
 from semblant.backbones.digest import digest
 from semblant.backbones.moment import Moment
-from semblant.backbones.patch import AttentionPatch, FeaturesPatch, Patch, TrajectoryPatch, WeightsPatch, WordsPatch
+from semblant.backbones.patch import (
+    AttentionPatch,
+    Branch,
+    FeaturesPatch,
+    Patch,
+    TrajectoryPatch,
+    WeightsPatch,
+    WordsPatch,
+)
 from semblant.backbones.processor import Call, install, verify
 from semblant.backbones.prompt import tokenise
 from semblant.backbones.reader import Request, read_all, readers_of
 from semblant.backbones.site import Site, find_sites
-from semblant.backbones.twin import SPARING, Hook, sparing, twin
+from semblant.backbones.twin import SPARING, Hook, narrowed, sparing, twin
 from semblant.errors import SemblantError
 from semblant.ops.schedule import Schedule
 
@@ -67,6 +75,7 @@ class Base:
         self._plain: WeakKeyDictionary[Encoded, Encoding] = WeakKeyDictionary()
         self._memory: dict[Hashable, tuple[Encoded, Encoding]] | None = None
         texts: dict[str, Any] = {reader.part: reader.encoder.eval() for reader in self.readers}
+        self._narrow: dict[str, Any] = {}
         self._parts: dict[str, Any] = {"unet": self.unet, **texts, "autoencoder": self.autoencoder}
         for part in self._parts.values():
             part.requires_grad_(False)
@@ -151,9 +160,10 @@ class Base:
         return view
 
     def computing(self, dtype: torch.dtype) -> Base:
-        """A view whose networks run in `dtype` (float32 or bfloat16) by autocast."""
+        """A view whose networks run in `dtype` (float32 or bfloat16) by autocast, with weights as they are when it is
+        first used."""
         view = copy.copy(self)
-        view.compute, view._plain = dtype, WeakKeyDictionary()
+        view.compute, view._plain, view._narrow = dtype, WeakKeyDictionary(), {}
         view._memory = None if self._memory is None else {}
         return view
 
@@ -166,6 +176,7 @@ class Base:
         """A view whose U-Net is differentiated with less memory, in more time, to the same result."""
         view = copy.copy(self)
         view._parts = {**self._parts, "unet": sparing(self._parts["unet"])}
+        view._narrow = {part: sparing(net) if part == "unet" else net for part, net in self._narrow.items()}
         return view
 
     def attached(self, kind: type) -> tuple[Any, ...]:
@@ -352,12 +363,24 @@ class Base:
                 weight = patch.delta(f"{part}.{name}", weight)
         return weight
 
-    def _weights(self, part: str) -> dict[str, Tensor]:
-        if not self.attached(WeightsPatch):
-            return {}
-        named = self._parts[part].named_parameters()
-        made = {name: (weight, self._changed(part, name, weight)) for name, weight in named}
-        return {name: changed for name, (weight, changed) in made.items() if changed is not weight}
+    def _weights(self, part: str) -> tuple[dict[str, Tensor], dict[str, list[Hook]]]:
+        """What is attached to one network's weights: those it has instead, and hooks of layers that get a branch."""
+        weights: dict[str, Tensor] = {}
+        hooks: dict[str, list[Hook]] = {}
+        patches: tuple[WeightsPatch, ...] = self.attached(WeightsPatch)
+        for name, weight in self._parts[part].named_parameters() if patches else ():
+            full = f"{part}.{name}"
+            chosen = [patch for patch in patches if patch.select(full)]
+            if not chosen:
+                continue
+            layer = name.removesuffix(".weight")
+            linear = layer != name and isinstance(self._parts[part].get_submodule(layer), nn.Linear)
+            branches = [patch.branch(full) if linear else None for patch in chosen]
+            if None not in branches:
+                hooks[layer] = [_beside(branch) for branch in branches if branch is not None]
+            elif (changed := self._changed(part, name, weight)) is not weight:
+                weights[name] = changed
+        return weights, hooks
 
     def _in_float32(self, part: str) -> bool:
         """Whether a network is always computed in float32: an autoencoder that says that less is not enough for it
@@ -370,8 +393,9 @@ class Base:
 
     def _call(self, part: str, hooks: Mapping[str, Sequence[Hook]], *args: Any, method: str = "", **kwargs: Any) -> Any:
         """Run one network, with hooks and whatever weights are attached, in a twin of its own."""
-        network, weights = self._parts[part], self._weights(part)
-        exact = self._in_float32(part)
+        (weights, branches), exact = self._weights(part), self._in_float32(part)
+        hooks = {name: [*branches.get(name, ()), *hooks.get(name, ())] for name in branches.keys() | hooks.keys()}
+        network = self._parts[part] if exact else self._running(part)
         if exact:
             halves = {name: w for name, w in network.named_parameters() if w.dtype != torch.float32}
             weights = {name: weight.float() for name, weight in {**halves, **weights}.items()}
@@ -380,12 +404,28 @@ class Base:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16 and not exact):
             return (getattr(network, method) if method else network)(*args, **kwargs)
 
+    def _running(self, part: str) -> Any:
+        """A network with its matrices in the type in which autocast runs them, which would else cast them every time.
+        One that something else runs in its own way (CPU offloading) is left as it is."""
+        if self.compute == torch.float32:
+            return self._parts[part]
+        if part not in self._narrow:
+            try:
+                self._narrow[part] = narrowed(self._parts[part], self.compute)
+            except SemblantError:
+                self._narrow[part] = self._parts[part]
+        return self._narrow[part]
+
     def _activations(self, features: Sequence[FeaturesPatch], moment: Moment) -> dict[str, list[Hook]]:
         hooks: dict[str, list[Hook]] = {}
         for patch in features:
             for name in patch.modules:
                 hooks.setdefault(name, []).append(_activation(patch, name, moment))
         return hooks
+
+
+def _beside(branch: Branch) -> Hook:
+    return lambda _module, inputs, out: out + branch(inputs[0]).to(out)
 
 
 def _activation(patch: FeaturesPatch, name: str, moment: Moment) -> Hook:

@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from semblant.backbones.architecture import architecture_of
 from semblant.backbones.base import Base
 from semblant.backbones.header import PICKLED, Header, read_header
+from semblant.backbones.networks import filled, read_weights
 from semblant.backbones.parts import (
     CONFIGS,
     INDEX,
@@ -58,11 +59,11 @@ def from_folder(folder: Path, device: str | torch.device = "cpu", name: str | No
     tokenizers = [part for part in ("tokenizer", "tokenizer_2") if part in configs]
     try:
         unet, autoencoder = (
-            _network(kind, folder / part, weights[part].variant, torch_dtype=torch.float32)
+            filled(part, kind, configs[part], read_weights(weights[part].files))
             for kind, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
         )
         text, *second = (
-            _network(kind, folder / part, weights[part].variant, dtype=torch.float32)
+            _text_encoder(kind, folder / part, weights[part].variant)
             for kind, part in ((CLIPTextModel, "text_encoder"), (CLIPTextModelWithProjection, SECOND[0]))
             if part in weights
         )
@@ -85,9 +86,6 @@ def from_folder(folder: Path, device: str | torch.device = "cpu", name: str | No
         **xl,
     )
     for part in (base.unet, *(reader.encoder for reader in base.readers), base.autoencoder):
-        for weight in part.parameters():
-            # Mapped from a file they lie at odd addresses, where some kernels round otherwise.
-            weight.data = weight.data.clone()
         part.to(device)
     return base
 
@@ -193,13 +191,21 @@ def schedule_of(config: dict[str, Any]) -> Schedule:
     return Schedule(DDIMScheduler(**{k: config[k] for k in known if k in config}).alphas_cumprod.float())
 
 
-def _network(kind: Any, place: Path, variant: str | None, **precision: torch.dtype) -> Any:
-    """A network from its folder. Raises ValueError when weights lack, which would be left random."""
+def _text_encoder(kind: Any, place: Path, variant: str | None) -> Any:
+    """A text encoder from its folder. Raises ValueError when weights lack, which would be left random."""
     network, told = kind.from_pretrained(
-        place, variant=variant, use_safetensors=True, local_files_only=True, output_loading_info=True, **precision
+        place,
+        variant=variant,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+        dtype=torch.float32,
     )
     if missing := sorted(told["missing_keys"]):
         raise ValueError(f"{place.name} lacks {len(missing)} weights, such as {', '.join(missing[:3])}")
+    for weight in network.parameters():
+        # Mapped from a file they lie at odd addresses, where some kernels round otherwise.
+        weight.data = weight.data.clone()
     return network
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
@@ -24,6 +24,7 @@ from semblant.backbones.architecture import architecture_of
 from semblant.backbones.base import Base
 from semblant.backbones.folder import examine, schedule_of
 from semblant.backbones.header import Header, read_header
+from semblant.backbones.networks import filled, read_weights
 from semblant.backbones.original_text import count
 from semblant.backbones.reader import SIZES
 from semblant.errors import FileProblem
@@ -98,14 +99,15 @@ def from_file(path: Path, header: Header, companion: Path, device: str | torch.d
             CLIPTokenizer.from_pretrained(companion / part, local_files_only=True)
             for part in ("tokenizer", "tokenizer_2")[: len(found)]
         ]
+        weights = convert_ldm_unet_checkpoint(read_weights([path], UNET), unet_sizes)
+        unet = filled("unet", UNet2DConditionModel, unet_sizes, weights)
+        weights = convert_ldm_vae_checkpoint(read_weights([path], AUTOENCODER), vae_sizes)
+        autoencoder = filled("vae", AutoencoderKL, vae_sizes, weights)
         # Random weights are made, and replaced at once; nobody else's randomness may move by that.
         with torch.random.fork_rng():
-            unet, autoencoder = UNet2DConditionModel(**unet_sizes), AutoencoderKL(**vae_sizes)
             texts = [source.empty(shapes, tokenizer) for source, tokenizer in zip(found, tokenizers, strict=True)]
-        _fill(unet, convert_ldm_unet_checkpoint(_read(path, UNET), unet_sizes))
-        _fill(autoencoder, convert_ldm_vae_checkpoint(_read(path, AUTOENCODER), vae_sizes))
         for source, text in zip(found, texts, strict=True):
-            _fill(text, source.convert(text, _read(path, source.prefix)))
+            _fill(text, source.convert(text, read_weights([path], source.prefix)))
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, AttributeError, SafetensorError) as problem:
         said = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise FileProblem(f"{path} cannot be loaded as a base: {said}") from problem
@@ -223,15 +225,9 @@ def _companion(path: Path, header: Header, folder: Path) -> tuple[dict[str, dict
     return configs, schedule
 
 
-def _read(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, in float32; names stay whole, as the converters want them."""
-    with safe_open(path, framework="pt", device="cpu") as file:
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-        return {name: file.get_tensor(name).float() for name in names}
-
-
 def _fill(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put every weight in its place. Raises ValueError, naming some, when weights lack or have other shapes."""
+    """Put every weight of a text encoder in its place. Raises ValueError, naming some, when weights lack or have other
+    shapes."""
     places = network.state_dict()
     # Versions of transformers differ in this beginning of names.
     plain = {name.removeprefix("text_model."): weight for name, weight in weights.items()}

@@ -73,6 +73,10 @@ class WordsPatch(Patch):
         return keys, values
 
 
+Branch = Callable[[Tensor], Tensor]
+"""From inputs of a linear layer [..., in] to what is added to its outputs [..., out]."""
+
+
 class WeightsPatch(Patch):
     """Changes named parameters of the base while a call runs. Names start with `unet.`, `text.`, `autoencoder.` or, for
     the second text encoder of Stable Diffusion XL, `text_2.`."""
@@ -86,6 +90,11 @@ class WeightsPatch(Patch):
     def delta(self, name: str, weight: Tensor) -> Tensor:
         """The parameter to use in place of `weight`."""
         return weight
+
+    def branch(self, name: str) -> Branch | None:
+        """What the change of a linear layer's matrix adds to its outputs, where that is less work than making the
+        changed matrix: a function of the layer's inputs [..., in]. It is then used in place of `delta`."""
+        return None
 
 
 class AttentionPatch(Patch):

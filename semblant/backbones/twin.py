@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -50,6 +51,14 @@ def twin(network: nn.Module, weights: Mapping[str, Tensor], hooks: Mapping[str, 
         assert module is not None
         made._modules[child] = twin(module, inner_weights.get(child, {}), inner_hooks.get(child, {}))
     return made
+
+
+def narrowed(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A twin of `network` that holds what linear layers and convolutions learned in `dtype`, the type they run in under
+    autocast, to the same result. Raises SemblantError as `twin` does."""
+    layers = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    held = {f"{name}.{own}": w.to(dtype) for name, m in layers for own, w in m.named_parameters(recurse=False)}
+    return twin(network, held, {})
 
 
 def sparing(network: nn.Module) -> nn.Module:

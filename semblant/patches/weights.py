@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from semblant.backbones.base import Base
-from semblant.backbones.patch import WeightsPatch
+from semblant.backbones.patch import Branch, WeightsPatch
 from semblant.backbones.site import Kind
 from semblant.errors import SemblantError, closest
 
@@ -55,6 +56,13 @@ class LowRank(WeightsPatch):
         sides are these and whose others (height, width) are counted with `in`."""
         up, down = self.factors[name]
         return weight + self.strength * (up.flatten(1) @ down.flatten(1)).view_as(weight).to(weight)
+
+    def branch(self, name: str) -> Branch | None:
+        """Inputs through both factors: neither their product nor its gradient is ever as large as the matrix."""
+        up, down = self.factors[name]
+        if up.ndim > 2 or down.ndim > 2:
+            return None
+        return lambda x: self.strength * F.linear(F.linear(x, down.to(x)), up.to(x))
 
 
 def low_rank_start(

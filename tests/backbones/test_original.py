@@ -126,7 +126,7 @@ def test_other_files_are_refused(files, tmp_path):
     name = next(name for name in weights if "output_blocks.1.0.in_layers.2" in name)
     del weights[name]
     save_file(weights, tmp_path / "torn.safetensors")
-    with pytest.raises(FileProblem, match=r"1 weights lack.*up_blocks"):
+    with pytest.raises(FileProblem, match=r"unet lacks 1 weights.*up_blocks"):
         load(tmp_path / "torn.safetensors", config=companion)
 
 

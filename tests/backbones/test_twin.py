@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from semblant.backbones.twin import twin
+from semblant.backbones.twin import narrowed, twin
 from semblant.errors import SemblantError
 
 
@@ -47,3 +47,14 @@ def test_a_replaced_forward_method_is_refused_where_it_would_void_a_change(netwo
     with pytest.raises(SemblantError, match=r"Sequential was replaced.*remove_all_hooks"):
         twin(network, {"0.0.weight": torch.zeros(3, 2)}, {})
     twin(network, {"1.weight": torch.zeros(2, 3)}, {})
+
+
+def test_narrowed_it_answers_bit_for_bit_as_autocast_does_and_holds_only_matrices_so():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.Flatten(), nn.Linear(32, 5))
+    x, made = torch.randn(3, 4, 2, 2), narrowed(network, torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(made(x), network(x))
+    types = {name: weight.dtype for name, weight in made.named_parameters()}
+    assert {name for name, dtype in types.items() if dtype == torch.float32} == {"1.weight", "1.bias"}
+    assert all(weight.dtype == torch.float32 for weight in network.parameters())
