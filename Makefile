@@ -22,10 +22,10 @@ ONE_THREAD := OMP_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint embedded clean
+.PHONY: help install demo test check check-full lint embedded clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -43,6 +43,9 @@ test: lint ## everything CI runs: the checks and every test
 
 check: lint ## format, lint, types, import contracts and the fast tests
 	$(PYTEST) -m "not slow"
+
+check-full: $(READY) ## the laws on a base of true size (860 million weights): half an hour, 20 GB of memory
+	SEMBLANT_FULL=1 $(BIN)/python -m pytest tests/full
 
 lint: $(READY) ## format, lint, types and import contracts alone
 	$(BIN)/ruff format --check .

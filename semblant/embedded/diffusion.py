@@ -21,6 +21,7 @@ from semblant.backbones.blueprint import Blueprint, Tokenizer, attend_explicitly
 from semblant.embedded.latents import record
 from semblant.embedded.learners import LEARNING_RATE, Learners
 from semblant.embedded.presentations import Presentations, Rows, Shown, Words
+from semblant.embedded.reader import Reader, load_reader
 from semblant.ops.schedule import Schedule
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,10 @@ nearly all is noise: after 54,000 presentations what it left of the noise still 
 MIDDLE, CENTRE = 0.5, 0.33
 """Share of timesteps drawn from a logit-normal (Esser et al. 2024, arXiv 2403.03206, Sec. 3.1) around this part of the
 schedule, where there is about half as much signal as noise and faces take shape; the rest is uniform."""
+READ = 0.05
+"""What a fact counts that the reader misses, beside the error of the velocity."""
+READABLE = 0.06
+"""Least signal, as alpha-bar, at which the reader is asked: with less there is no face to be read."""
 AVERAGE = 0.999
 """Decay of the exponential moving average that is shipped; shorter in the first steps."""
 SAVE_MINUTES = 10.0
@@ -59,6 +64,8 @@ class Run:
     learners: Learners
     seen: int = 0
     steps: int = 0
+    reader: Reader | None = None
+    """Tells what the predicted pictures show of what was named, where one has been trained."""
     predict: nn.Module | None = None
     """The U-Net as it is called in training, where that is a compiled one."""
 
@@ -169,6 +176,8 @@ def train_base(
         run.warm_start(warm)
     elif (work / "text.safetensors").is_file():
         run.learn_words(work / "text.safetensors")
+    if (reader := work / "reader.safetensors").is_file():
+        run.reader = load_reader(reader).to(device)
     if rows is None:
         rows = Presentations(work / "latents", Words(tokenizer), seed)
     schedule = Schedule(Schedule.scaled_linear().noisier(NOISIER).alphas.to(device))
@@ -217,10 +226,11 @@ def _step(
         predicted = (run.unet if run.predict is None else run.predict)(
             x, t, encoder_hidden_states=context
         ).sample.float()
+        missed = _missed(run, shown, x, predicted, t, schedule)
     wanted = schedule.velocity(latents, noise, t)
     error = ((predicted - wanted) ** 2 * weights).mean((1, 2, 3)) / weights.mean((1, 2, 3))
     loss = (error * ((1 + SNR_CAP) / (1 + schedule.snr(t))).clamp_max(1)).mean()
-    loss.backward()
+    (loss + READ * missed).backward()
     nn.utils.clip_grad_norm_(list(run.named().values()), 1.0)
     run.learners.step(rate)
     run.steps += 1
@@ -230,6 +240,16 @@ def _step(
     with torch.no_grad():
         torch._foreach_lerp_(list(run.average.values()), [own[k].detach() for k in run.average], 1 - decay)
     return loss.detach()
+
+
+def _missed(run: Run, shown: Shown, x: Tensor, predicted: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """What the reader does not find, in the clean latents that follow from the velocity `predicted` for the latents `x`
+    at `t`, of the facts that captions name: nats a picture."""
+    if run.reader is None:
+        return predicted.new_zeros(())
+    signal, noise = schedule.levels(t, x)
+    missed = run.reader.missed(signal * x - noise * predicted, shown.frames, shown.named)
+    return (missed * (signal.flatten() ** 2 >= READABLE)).mean()
 
 
 def _timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:

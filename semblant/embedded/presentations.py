@@ -22,8 +22,10 @@ from semblant.backbones.blueprint import Tokenizer
 from semblant.backbones.vocabulary import PIECE
 from semblant.embedded.latents import SHARD, Shard, cell_weights, load_shard, packed, unpacked
 from semblant.embedded.processes import company
+from semblant.embedded.reader import UNNAMED, Lessons, frames_of, named_in
 from semblant.embedded.twins import captions_of, picture_of
 from semblant.world.renderer import render
+from semblant.world.scene import Scene
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,10 @@ class Shown:
     """How much each cell counts."""
     ids: Int[Tensor, "rows tokens"]
     """Token ids of a caption each."""
+    named: Int[Tensor, "rows facts"]
+    """What the captions name (see `reader.named_in`)."""
+    frames: Float[Tensor, "rows 4"]
+    """Where the faces are."""
 
 
 class Rows(Protocol):
@@ -96,15 +102,23 @@ class Presentations:
         rng = random.Random(f"presentation {self.seed} {seen}")
         names = sorted(self.shards)
         latents, weights = [], []
+        scenes: list[Scene] = []
         captions: list[str] = []
         for _ in range(count // 2):
             shard, row = self._row(names, rng)
             twins = slice(row, row + 2)
             latents.append(shard.latents[twins])
             weights.append(shard.weights[twins])
+            scenes += shard.scenes[twins]
             captions += captions_of(shard.scenes[row], shard.scenes[row + 1], rng)
         captions = ["" if rng.random() < EMPTY_CAPTIONS else caption for caption in captions]
-        return Shown(torch.cat(latents).float(), unpacked(torch.cat(weights)), self.words(captions))
+        return Shown(
+            torch.cat(latents).float(),
+            unpacked(torch.cat(weights)),
+            self.words(captions),
+            named_in(captions, scenes),
+            frames_of(scenes),
+        )
 
     def _row(self, names: Sequence[str], rng: random.Random) -> tuple[Shard, int]:
         """The first row of a pair in one of the shards, more often one of a near camera."""
@@ -122,12 +136,18 @@ class Resident:
     latents: Float[Tensor, "n 4 h w"]
     weights: UInt8[Tensor, "n 1 h w"]
     ids: Int[Tensor, "n captions tokens"]
+    named: Int[Tensor, "n captions facts"]
+    frames: Float[Tensor, "n 4"]
     shown: Float[Tensor, " pairs"]
     empty: Int[Tensor, " tokens"]
     seed: int = 0
 
     def refresh(self) -> None:
         """Nothing joins."""
+
+    def lessons(self) -> Lessons:
+        """What a reader learns from: of every picture what any of its captions names."""
+        return Lessons(self.latents, self.frames, self.named.amax(1))
 
     def draw(self, count: int, seen: int) -> Shown:
         """The rows after `seen` presentations."""
@@ -139,9 +159,10 @@ class Resident:
         rows = (2 * pairs[:, None] + torch.arange(2, device=device)).flatten()
         sentences = pick(self.ids.shape[1])
         sentences[1::2] = sentences[::2]
-        ids = self.ids[rows, sentences].long()
+        ids, named = self.ids[rows, sentences].long(), self.named[rows, sentences].long()
         silent = torch.rand(count, 1, generator=generator, device=device) < EMPTY_CAPTIONS
-        return Shown(self.latents[rows].float(), unpacked(self.weights[rows]), torch.where(silent, self.empty, ids))
+        ids, named = torch.where(silent, self.empty, ids), named.masked_fill(silent, UNNAMED)
+        return Shown(self.latents[rows].float(), unpacked(self.weights[rows]), ids, named, self.frames[rows])
 
 
 @torch.no_grad()
@@ -163,7 +184,7 @@ def settle(
     """
     began = time.monotonic()
     blocks = [range(at, min(at + block, pictures)) for at in range(0, pictures, block)]
-    latents, weights, ids = [], [], []
+    latents, weights, frames, told = [], [], [], []
     shown: list[float] = []
     with company(workers) as share:
         written = share(_written, [(list(rows), words, seed) for rows in blocks])
@@ -173,15 +194,20 @@ def settle(
             shown.extend(SHOWN[scene.camera] for scene in scenes[::2])
             latents.append(encode(drawn.image * 2 - 1).half())
             weights.append(packed(cell_weights(drawn)))
-            ids.append(next(written))
+            frames.append(frames_of(scenes))
+            told.append(next(written))
     log.info("%d pictures drawn and encoded in %.0f s", pictures, time.monotonic() - began)
     empty = words([""])[0].to(device)
     often = torch.tensor(shown, dtype=torch.float64).cumsum(0).float().to(device)
-    return Resident(torch.cat(latents), torch.cat(weights), torch.cat(ids).to(device), often, empty, seed)
+    ids, named = (torch.cat(part).to(device) for part in zip(*told, strict=True))
+    lying = torch.cat(latents), torch.cat(weights), ids, named, torch.cat(frames).to(device)
+    return Resident(*lying, often, empty, seed)
 
 
-def _written(task: tuple[list[int], Words, int]) -> Int[Tensor, "n captions tokens"]:
-    """Token ids of some captions of each of some pictures."""
+def _written(
+    task: tuple[list[int], Words, int],
+) -> tuple[Int[Tensor, "n captions tokens"], Int[Tensor, "n captions facts"]]:
+    """Token ids of some captions of each of some pictures, and what they name."""
     rows, words, seed = task
     rng = random.Random(f"captions {seed} {rows[0]}")
     scenes = [picture_of(i, seed) for i in rows]
@@ -190,4 +216,6 @@ def _written(task: tuple[list[int], Words, int]) -> Int[Tensor, "n captions toke
         for first, second in zip(scenes[::2], scenes[1::2], strict=True)
     ]
     captions = [caption for pair in told for each in pair for caption in each]
-    return words(captions).to(torch.int16).view(len(rows), CAPTIONS_EACH, -1)
+    named = named_in(captions, [scene for scene in scenes for _ in range(CAPTIONS_EACH)]).to(torch.int8)
+    shape = len(rows), CAPTIONS_EACH, -1
+    return words(captions).to(torch.int16).view(shape), named.view(shape)

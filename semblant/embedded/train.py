@@ -39,18 +39,19 @@ from semblant.embedded import autoencoder, diffusion, gates, latents, presentati
 from semblant.embedded.judges import train_judges
 from semblant.embedded.learners import learning_rate
 from semblant.embedded.presentations import Words
+from semblant.embedded.reader import Lessons, train_reader
 from semblant.world.captions import PUNCTUATION, words
 
 log = logging.getLogger("semblant.embedded")
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the shipped weights lie inside the package."""
-STAGES = ("autoencoder", "latents", "text", "base", "judges", "card")
+STAGES = ("autoencoder", "latents", "text", "reader", "base", "judges", "card")
 RESIDENT, KEPT = 98_304, 16_384
 """Pictures that stay on a GPU: for the base as latents, of which this many fill a gigabyte; for the autoencoder."""
 CURVE = ("captions", "macro", "macro_corrected", "faces")
 """What the learning curve in the card holds for every mark."""
-GOING_ON = ("latents", "base", "card")
+GOING_ON = ("latents", "reader", "base", "card")
 """Stages of a run that goes on from the shipped weights."""
 
 
@@ -70,6 +71,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="compile the U-Net, which was no faster on two cores")
     parser.add_argument(
         "--text-minutes", type=float, default=15.0, help="minutes for the text encoder alone (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--reader-minutes", type=float, default=15.0, help="minutes for the reader of latents (default: %(default)s)"
     )
     parser.add_argument("--autoencoder-minutes", type=float, default=20.0)
     parser.add_argument(
@@ -153,11 +157,15 @@ def main(arguments: list[str] | None = None) -> None:
             device=device,
             workers=workers,
         )
+    rows = None
+    if stay and {"reader", "base"} & set(stages):
+        encode = encoder(work, compute, device)
+        rows = presentations.settle(stay, encode, Words(tokenizer), device, size=plan.size, workers=workers)
+    if "reader" in stages and not (work / "reader.safetensors").is_file():
+        log.info("reader: %.1f minutes", given.reader_minutes)
+        lessons = Lessons.of_shards(work / "latents") if rows is None else rows.lessons()
+        train_reader(work, lessons, given.reader_minutes)
     if "base" in stages:
-        rows = None
-        if stay:
-            encode = encoder(work, compute, device)
-            rows = presentations.settle(stay, encode, Words(tokenizer), device, size=plan.size, workers=workers)
         batch = given.batch or (256 if gpu else 32)
         ends = time.strftime("%H:%M", time.localtime(time.time() + given.hours * 3600))
         log.info("base: %.2f hours, ends about %s", given.hours, ends)

@@ -51,10 +51,10 @@ def _shape(width: float, height: float) -> str:
 
 
 SCALES: Mapping[str, Scale] = {
-    "ears": Scale(("ear_size",), steps("small", 0.3, "average", 0.7, "big")),
-    "tail": Scale(("tail_length",), steps("short", 0.3, "average", 0.7, "long")),
-    "body": Scale(("bulk",), steps("slim", 0.3, "average", 0.7, "plump")),
-    "shape": Scale(("width", "height"), _shape),
+    "ears": Scale(("ear_size",), steps("small", 0.3, "average", 0.7, "big"), 0.07),
+    "tail": Scale(("tail_length",), steps("short", 0.3, "average", 0.7, "long"), 0.07),
+    "body": Scale(("bulk",), steps("slim", 0.3, "average", 0.7, "plump"), 0.07),
+    "shape": Scale(("width", "height"), _shape, 0.07),
 }
 """Facts that put the numbers of an identity into words."""
 

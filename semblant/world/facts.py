@@ -154,7 +154,8 @@ class Scale:
 
     fields: tuple[str, ...]
     word: Callable[..., str]
-    margin: float = 0.03
+    margin: float
+    """Wide enough that whoever looks at two people beside this border would give them different words."""
 
     def clear(self, numbers: tuple[float, ...]) -> bool:
         """Whether the word stays the same when each number moves by the margin."""
@@ -168,23 +169,23 @@ class Scale:
 
 _THIRDS = (0.35, "average", 0.65)
 IDENTITY_SCALES: Mapping[str, Scale] = {
-    "skin": Scale(("skin",), steps("pale", 0.2, "fair", 0.4, "tan", 0.6, "brown", 0.8, "dark")),
-    "eye size": Scale(("eye_size",), steps("small", *_THIRDS, "big")),
-    "nose": Scale(("nose_length", "nose_width"), _nose),
-    "face": Scale(("face_width", "face_length", "jaw"), _face),
-    "lips": Scale(("lips",), steps("thin", *_THIRDS, "full")),
-    "brows": Scale(("brow_thickness",), steps("thin", *_THIRDS, "thick")),
-    "freckles": Scale(("freckles",), steps("none", 0.5, "yes"), margin=0.05),
-    "mole": Scale(("mole_size",), steps("none", 0.5, "yes"), margin=0.05),
-    "build": Scale(("build",), steps("slim", *_THIRDS, "broad")),
+    "skin": Scale(("skin",), steps("pale", 0.2, "fair", 0.4, "tan", 0.6, "brown", 0.8, "dark"), 0.05),
+    "eye size": Scale(("eye_size",), steps("small", *_THIRDS, "big"), 0.07),
+    "nose": Scale(("nose_length", "nose_width"), _nose, 0.06),
+    "face": Scale(("face_width", "face_length", "jaw"), _face, 0.05),
+    "lips": Scale(("lips",), steps("thin", *_THIRDS, "full"), 0.07),
+    "brows": Scale(("brow_thickness",), steps("thin", *_THIRDS, "thick"), 0.07),
+    "freckles": Scale(("freckles",), steps("none", 0.5, "yes"), 0.1),
+    "mole": Scale(("mole_size",), steps("none", 0.5, "yes"), 0.1),
+    "build": Scale(("build",), steps("slim", *_THIRDS, "broad"), 0.07),
 }
 """Facts that put the numbers of an `Identity` into words."""
 
 PERSON_SCALES: Mapping[str, Scale] = {
-    "age": Scale(("age",), steps("young", 0.2, "adult", 0.75, "old")),
-    "gaze": Scale(("gaze",), steps("left", -0.3, "ahead", 0.3, "right"), margin=0.08),
-    "turn": Scale(("yaw",), steps("left", -0.35, "ahead", 0.35, "right"), margin=0.08),
-    "tilt": Scale(("tilt",), steps("left", -0.35, "upright", 0.35, "right"), margin=0.08),
+    "age": Scale(("age",), steps("young", 0.2, "adult", 0.75, "old"), 0.07),
+    "gaze": Scale(("gaze",), steps("left", -0.3, "ahead", 0.3, "right"), 0.15),
+    "turn": Scale(("yaw",), steps("left", -0.35, "ahead", 0.35, "right"), 0.14),
+    "tilt": Scale(("tilt",), steps("left", -0.35, "upright", 0.35, "right"), 0.14),
 }
 """Facts that put the numbers of a `Person` into words."""
 

@@ -26,6 +26,7 @@ from semblant.backbones.blueprint import (
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
 from semblant.embedded import autoencoder, diffusion, latents, learners, presentations, train, wording
+from semblant.embedded.reader import Lessons
 from semblant.errors import FileProblem
 from semblant.ops.schedule import Schedule
 from semblant.world.captions import PUNCTUATION, words, write
@@ -241,9 +242,14 @@ def test_going_on_from_the_shipped_weights_keeps_their_autoencoder(
     monkeypatch.setattr(autoencoder, "train_autoencoder", lambda *_, **__: ran.append("autoencoder"))
     monkeypatch.setattr(train, "build_latents", lambda *_: ran.append("latents"))
     monkeypatch.setattr(train, "write_card", lambda *_: ran.append("card"))
+    monkeypatch.setattr(Lessons, "of_shards", lambda folder: ran.append("lessons"))
+    monkeypatch.setattr(train, "train_reader", lambda *_: ran.append("reader"))
     monkeypatch.setattr(diffusion, "train_base", lambda *_, **__: diffusion.Run.fresh(PLAN, _[2]))
     train.main(["--work", str(work), "--from", "shipped", "--hours", "0"])
-    assert ran == ["latents", "card"]
+    assert ran == ["latents", "lessons", "reader", "card"]
+    (work / "reader.safetensors").touch()
+    train.main(["--work", str(work), "--from", "shipped", "--stage", "reader"])
+    assert len(ran) == 4
     own, theirs = (read_tokenizer(folder / "base").get_vocab() for folder in (work, shipped))
     assert own == theirs and "shipped</w>" in own
     (work / "base.safetensors").write_bytes(b"")

@@ -100,7 +100,8 @@ def test_twins_are_shown_under_the_same_noise_at_the_same_timestep() -> None:
     named: dict[str, Tensor] = {f"unet.{name}": weight for name, weight in unet.named_parameters()}
     average = {name: weight.detach().clone() for name, weight in named.items()}
     run = diffusion.Run(unet, Silent(), average, diffusion.Learners(named))
-    rows = Shown(torch.zeros(8, 4, 8, 8), torch.ones(8, 1, 8, 8), torch.zeros(8, 77, dtype=torch.long))
+    ids, frames = torch.zeros(8, 77, dtype=torch.long), torch.zeros(8, 4)
+    rows = Shown(torch.zeros(8, 4, 8, 8), torch.ones(8, 1, 8, 8), ids, ids[:, :28], frames)
     diffusion._step(run, rows, Schedule.scaled_linear(), 0, torch.float32)
     x, t = seen[0]
     assert torch.equal(x[::2], x[1::2]) and torch.equal(t[::2], t[1::2])

@@ -87,8 +87,14 @@ def branch(base: Base, strength: float) -> Branch:
 
 
 def residuals(base: Base, strength: float) -> Residuals:
-    skips = [(16, 8, 8), (16, 8, 8), (16, 4, 4), (32, 4, 4)]
-    down, mid = [0.3 * drawn(1, *s, seed=2) for s in skips], 0.3 * drawn(1, 32, 4, 4, seed=2)
+    channels, layers, side = base.unet.config.block_out_channels, base.unet.config.layers_per_block, 8
+    skips = [(channels[0], side, side)]
+    for level, wide in enumerate(channels):
+        skips += [(wide, side, side)] * layers
+        if level < len(channels) - 1:
+            side //= 2
+            skips.append((wide, side, side))
+    down, mid = [0.3 * drawn(1, *s, seed=2) for s in skips], 0.3 * drawn(1, channels[-1], side, side, seed=2)
     return Residuals(lambda x, moment, context: (down, mid), strength)
 
 
