@@ -42,9 +42,9 @@ nearly all is noise: after 54,000 presentations what it left of the noise still 
 MIDDLE, CENTRE = 0.5, 0.33
 """Share of timesteps drawn from a logit-normal (Esser et al. 2024, arXiv 2403.03206, Sec. 3.1) around this part of the
 schedule, where there is about half as much signal as noise and faces take shape; the rest is uniform."""
-READ = 0.05
+READ = 0.02
 """What a fact counts that the reader misses, beside the error of the velocity."""
-READABLE = 0.06
+READABLE = 0.15
 """Least signal, as alpha-bar, at which the reader is asked: with less there is no face to be read."""
 AVERAGE = 0.999
 """Decay of the exponential moving average that is shipped; shorter in the first steps."""

@@ -46,7 +46,7 @@ log = logging.getLogger("semblant.embedded")
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the shipped weights lie inside the package."""
-STAGES = ("autoencoder", "latents", "text", "reader", "base", "judges", "card")
+STAGES = ("autoencoder", "decoder", "latents", "text", "reader", "base", "judges", "card")
 RESIDENT, KEPT = 98_304, 16_384
 """Pictures that stay on a GPU: for the base as latents, of which this many fill a gigabyte; for the autoencoder."""
 CURVE = ("captions", "macro", "macro_corrected", "faces")
@@ -76,6 +76,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--reader-minutes", type=float, default=15.0, help="minutes for the reader of latents (default: %(default)s)"
     )
     parser.add_argument("--autoencoder-minutes", type=float, default=20.0)
+    parser.add_argument(
+        "--decoder-minutes", type=float, default=20.0, help="minutes for the decoder alone (default: %(default)s)"
+    )
     parser.add_argument(
         "--shards", type=int, default=200, help=f"shards of {latents.SHARD} latents (default: %(default)s)"
     )
@@ -122,7 +125,8 @@ def main(arguments: list[str] | None = None) -> None:
     compute = torch.bfloat16 if given.compute == "bfloat16" else torch.float32
     write_frame(work / "base", tokenizer, diffusion.PREDICTION, diffusion.NOISIER)
     if given.warm == "shipped":
-        shutil.copytree(WEIGHTS / "base" / "vae", work / "base" / "vae", dirs_exist_ok=True)
+        if not same_encoder(work / "base", WEIGHTS / "base"):
+            shutil.copytree(WEIGHTS / "base" / "vae", work / "base" / "vae", dirs_exist_ok=True)
         (work / "curve.json").write_text(json.dumps(shipped_card().get("curve", [])) + "\n")
     gpu = device.type == "cuda"
     if gpu:
@@ -143,6 +147,21 @@ def main(arguments: list[str] | None = None) -> None:
         )
         write_part(work / "base", "vae", network)
         latents.record(work / "autoencoder.jsonl", **autoencoder.face_psnr(network))
+    if "decoder" in stages:
+        log.info("decoder: %.1f minutes", given.decoder_minutes)
+        network = autoencoder.steady_decoder(
+            read_autoencoder(work / "base"),
+            work,
+            minutes=given.decoder_minutes,
+            size=plan.size,
+            batch=64 if gpu else 2,
+            compute=compute,
+            device=device,
+            kept=min(KEPT, stay),
+        )
+        write_part(work / "base", "vae", network)
+        unsteady = {f"{k}_off_a_tenth": v for k, v in autoencoder.face_psnr(network, off=0.1).items()}
+        latents.record(work / "autoencoder.jsonl", **autoencoder.face_psnr(network), **unsteady)
     if "latents" in stages and not stay:
         build_latents(work, given.shards, compute)
     if "text" in stages:
@@ -204,6 +223,17 @@ def tokenizer_of(work: Path, warm: bool) -> Tokenizer:
     return word_tokenizer([*words(), *PUNCTUATION])
 
 
+def same_encoder(folder: Path, other: Path) -> bool:
+    """Whether the autoencoders of two bases make the same latents, whatever their decoders make of them."""
+    if not (folder / "vae" / "config.json").is_file():
+        return False
+    one, two = (read_autoencoder(place) for place in (folder, other))
+    if one.config.scaling_factor != two.config.scaling_factor:
+        return False
+    own, theirs = ({**n.encoder.state_dict(), **n.quant_conv.state_dict()} for n in (one, two))
+    return own.keys() == theirs.keys() and all(torch.equal(own[name], theirs[name]) for name in own)
+
+
 def encoder(work: Path, compute: torch.dtype, device: torch.device) -> Callable[[Tensor], Tensor]:
     """From pictures in -1..1 on `device` to the latents that the base learns from."""
     network = read_autoencoder(work / "base").to(device, memory_format=torch.channels_last)
@@ -250,11 +280,11 @@ def write_card(work: Path, captions: int) -> None:
     curve = learning_curve(work, judges, max(captions // 4, 1))
     plan = json.loads((work / "plan.json").read_text())
     log_file = work / "autoencoder.jsonl"
+    codec = shipped_card().get("autoencoder", {})
     if log_file.is_file():
         lines = [json.loads(line) for line in log_file.read_text().splitlines()]
-        codec = {**lines[-1], "pictures": max(line.get("pictures", 0) for line in lines)}
-    else:
-        codec = shipped_card()["autoencoder"]
+        drawn = max(line.get("pictures", 0) for line in lines) or codec.get("pictures", 0)
+        codec = {**lines[-1], "pictures": drawn}
     card = {
         "base": {"presentations": plan.pop("presentations"), **quality.measure_base(base, judges, captions)},
         "curve": curve,

@@ -230,6 +230,52 @@ def test_the_autoencoder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: p
         assert torch.equal(one, other)
 
 
+def test_the_decoder_alone_learns_from_latents_with_errors_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "SHARD", 6)
+    monkeypatch.setattr(autoencoder, "CROP", 16)
+    torch.manual_seed(0)
+    network = new_autoencoder(PLAN)
+    network.register_to_config(scaling_factor=4.0)
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    encode, decode = type(network).encode, type(network).decode
+    given: list[Tensor] = []
+    off: list[float] = []
+
+    def seen(self: nn.Module, images: Tensor) -> object:
+        given.append(encode(self, images).latent_dist.mean)
+        return encode(self, images)
+
+    def read(self: nn.Module, z: Tensor) -> object:
+        off.extend(float(x) * 4 for x in (z - given[-1]).flatten(1).std(1))
+        return decode(self, z)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(network), "encode", seen)
+        patch.setattr(type(network), "decode", read)
+        autoencoder.steady_decoder(network, tmp_path, minutes=0.01, size=32)
+    moved = {name for name, weight in network.state_dict().items() if not torch.equal(weight, before[name])}
+    assert moved and all(name.startswith(("decoder.", "post_quant_conv.")) for name in moved)
+    assert len(off) > 4 and 0 < min(off) < 0.1 < max(off) < 1.4 * autoencoder.UNSTEADY
+
+
+def test_a_decoder_that_reads_the_same_latents_is_kept_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped, network = tmp_path / "weights", new_autoencoder(PLAN)
+    write_part(shipped / "base", "vae", network)
+    assert not train.same_encoder(tmp_path / "nothing", shipped / "base")
+    with torch.no_grad():
+        next(network.decoder.parameters()).add_(1)
+    write_part(tmp_path / "steady", "vae", network)
+    assert train.same_encoder(tmp_path / "steady", shipped / "base")
+    with torch.no_grad():
+        next(network.encoder.parameters()).add_(1)
+    write_part(tmp_path / "other", "vae", network)
+    assert not train.same_encoder(tmp_path / "other", shipped / "base")
+
+
 def test_going_on_from_the_shipped_weights_keeps_their_autoencoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
