@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from semblant.backbones.faces import Face, Frame, crops, frame_of, overlap
+from semblant.backbones.faces import Face, Frame, crops, frame_of, nearer, overlap
 from semblant.errors import FileProblem
 
 Copy = Literal["A", "B"]
@@ -167,46 +167,52 @@ class Detector(nn.Module):
 class Identity(nn.Module):
     """Who a face is: a unit vector of its upright crop, whose cosines fall with the distance between two people."""
 
-    def __init__(self, widths: Sequence[int], blocks: Sequence[int], dim: int = 128) -> None:
+    def __init__(self, face: Sequence[int], near: float, narrow: int, dim: int = 128) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"widths": list(widths), "blocks": list(blocks), "dim": dim}
-        self.trunk = Trunk(widths, blocks)
-        self.out = Places(widths[-1], dim)
+        self.config: dict[str, Any] = {"face": list(face), "near": near, "narrow": narrow, "dim": dim}
+        self.near = near
+        self.face = face_trunk(face)
+        self.out = Places(face[-1], dim, narrow)
 
     def forward(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> Float[Tensor, "n dim"]:
         return F.normalize(self.estimate(images, frames), dim=-1)
 
     def estimate(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> Float[Tensor, "n dim"]:
         """The vector before it is made a unit one: the numbers of the person, in a space of the judge's own."""
-        return self.out(self.trunk(crops(images, frames))[-1])
+        return self.out(self.face(crops(images, nearer(frames, self.near)))[-1])
+
+
+def face_trunk(widths: Sequence[int]) -> Trunk:
+    """What looks at a face: a mole is two pixels wide, so much is done before it grows coarse."""
+    return Trunk(widths, [*[1] * (len(widths) - 1), 0])
 
 
 class Look(nn.Module):
     """The picture as a whole and its face from near by, as one vector."""
 
-    def __init__(self, picture: Sequence[int], face: Sequence[int], stem: int, dim: int) -> None:
+    def __init__(
+        self, picture: Sequence[int], face: Sequence[int], near: float, stem: int, narrow: int, dim: int
+    ) -> None:
         super().__init__()
+        self.near = near
         self.picture = Trunk(picture, [*[1] * (len(picture) - 1), 0], stem=stem)
-        self.face = Trunk(face, [0, *[1] * (len(face) - 2), 0])
-        self.from_picture, self.from_face = Places(picture[-1], dim), Places(face[-1], dim)
+        self.face = face_trunk(face)
+        self.from_picture, self.from_face = Places(picture[-1], dim), Places(face[-1], dim, narrow)
 
     def forward(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> Float[Tensor, "n 2*dim"]:
-        seen = [self.from_picture(self.picture(images)[-1]), self.from_face(self.face(crops(images, frames))[-1])]
-        return F.relu(torch.cat(seen, 1))
+        face = self.face(crops(images, nearer(frames, self.near)))[-1]
+        return F.relu(torch.cat([self.from_picture(self.picture(images)[-1]), self.from_face(face)], 1))
 
 
 class Attributes(nn.Module):
     """Reads every fact of the world off a picture: one softmax over the values of each."""
 
-    def __init__(
-        self, values: dict[str, Sequence[str]], picture: Sequence[int], face: Sequence[int], stem: int, dim: int = 160
-    ) -> None:
+    def __init__(self, values: dict[str, Sequence[str]], look: dict[str, Any]) -> None:
         super().__init__()
         self.values = {fact: tuple(options) for fact, options in values.items()}
-        looks = {"picture": list(picture), "face": list(face), "stem": stem, "dim": dim}
-        self.config: dict[str, Any] = {"values": {f: list(v) for f, v in self.values.items()}, **looks}
-        self.look = Look(picture, face, stem, dim)
-        self.out = nn.Linear(2 * dim, sum(map(len, self.values.values())))
+        self.config: dict[str, Any] = {"values": {f: list(v) for f, v in self.values.items()}, "look": look}
+        self.look = Look(**look)
+        self.out = nn.Linear(2 * look["dim"], sum(map(len, self.values.values())))
 
     def forward(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> dict[str, Float[Tensor, "n values"]]:
         """Logits per fact."""
@@ -274,22 +280,12 @@ def _words(text: str) -> list[str]:
 class Clip(nn.Module):
     """A picture and a text tower into one space (arXiv 2103.00020); cosines say how well the two fit."""
 
-    def __init__(
-        self,
-        words: Sequence[str],
-        picture: Sequence[int],
-        face: Sequence[int],
-        stem: int,
-        width: int,
-        layers: int,
-        dim: int = 160,
-        out: int = 128,
-    ) -> None:
+    def __init__(self, words: Sequence[str], look: dict[str, Any], width: int, layers: int, out: int = 128) -> None:
         super().__init__()
-        sizes = {"stem": stem, "width": width, "layers": layers, "dim": dim, "out": out}
-        self.config: dict[str, Any] = {"words": list(words), "picture": list(picture), "face": list(face), **sizes}
-        self.look = Look(picture, face, stem, dim)
-        self.out = nn.Linear(2 * dim, out)
+        sizes = {"width": width, "layers": layers, "out": out}
+        self.config: dict[str, Any] = {"words": list(words), "look": look, **sizes}
+        self.look = Look(**look)
+        self.out = nn.Linear(2 * look["dim"], out)
         self.words = TextTower(words, width, layers, out)
         self.scale = nn.Parameter(torch.tensor(2.7))
 

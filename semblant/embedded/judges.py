@@ -2,8 +2,9 @@
 
 Identity learns against the true people rather than a list of classes: an image vector has to estimate its person, as
 projected numbers, among the batch and among made-up strangers who share skin and hair with it (CosFace margin, arXiv
-1801.09414). So every person drawn is a new class, and cosines follow the distance between people. The towers of CLIP
-start from the look of their attribute reader. Copy A and copy B differ in shape, in seed and in the order of pictures.
+1801.09414). So every person drawn is a new class, and cosines follow the distance between people. Identity and CLIP
+start from what the attribute reader of their copy has learned to see. Copy A and copy B differ in shape, in seed and in
+the order of pictures.
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ from semblant.world.facts import VALUES
 log = logging.getLogger(__name__)
 
 WEIGHTS = {
-    "identity-a": 1.0,
-    "identity-b": 1.4,
-    "attributes-a": 1.0,
-    "attributes-b": 1.6,
-    "clip-a": 1.0,
-    "clip-b": 1.4,
+    "attributes-a": 2.0,
+    "attributes-b": 2.5,
+    "identity-a": 0.8,
+    "identity-b": 1.0,
+    "clip-a": 0.6,
+    "clip-b": 0.8,
     "detector": 0.6,
 }
-"""Time of each judge relative to `minutes_each`, in the order of training: CLIP needs its attribute reader."""
+"""Time of each judge relative to `minutes_each`, in the order of training: what an attribute reader has learned to see,
+identity and CLIP start from."""
 
 SAVE_EVERY = 60.0
 """Seconds."""
@@ -48,16 +50,19 @@ SAVE_EVERY = 60.0
 def network(name: str) -> nn.Module:
     """An untrained judge in its shipped shape; seed torch's generator before for reproducible weights."""
     values: dict[str, Any] = {fact: list(options) for fact, options in VALUES.items()}
-    looks_a: dict[str, Any] = {"picture": (20, 32, 56, 80), "face": (20, 40, 72, 96), "stem": 3, "dim": 96}
-    looks_b: dict[str, Any] = {"picture": (24, 40, 64, 96), "face": (24, 48, 80, 112), "stem": 4, "dim": 128}
+    look_a: dict[str, Any] = {"picture": [20, 32, 56, 80], "face": [28, 48, 72, 96], "stem": 3, "dim": 96}
+    look_b: dict[str, Any] = {"picture": [24, 40, 56, 88], "face": [32, 56, 88, 112], "stem": 4, "dim": 128}
+    look_a |= {"near": 0.84, "narrow": 32}
+    look_b |= {"near": 0.76, "narrow": 40}
+    face_a, face_b = ({k: look[k] for k in ("face", "near", "narrow")} for look in (look_a, look_b))
     made: dict[str, Callable[[], nn.Module]] = {
         "detector": networks.Detector,
-        "identity-a": lambda: networks.Identity((20, 40, 72, 96), (1, 1, 1, 0)),
-        "identity-b": lambda: networks.Identity((24, 48, 96, 112), (0, 2, 1, 0)),
-        "attributes-a": lambda: networks.Attributes(values, **looks_a),
-        "attributes-b": lambda: networks.Attributes(values, **looks_b),
-        "clip-a": lambda: networks.Clip(vocabulary(), width=64, layers=2, **looks_a),
-        "clip-b": lambda: networks.Clip(vocabulary(), width=80, layers=2, **looks_b),
+        "identity-a": lambda: networks.Identity(**face_a),
+        "identity-b": lambda: networks.Identity(**face_b),
+        "attributes-a": lambda: networks.Attributes(values, look_a),
+        "attributes-b": lambda: networks.Attributes(values, look_b),
+        "clip-a": lambda: networks.Clip(vocabulary(), look_a, width=64, layers=2),
+        "clip-b": lambda: networks.Clip(vocabulary(), look_b, width=80, layers=2),
     }
     if name not in made:
         raise SemblantError(f"no judge {name!r}; did you mean {closest(name, list(made))}?")
@@ -94,23 +99,29 @@ def train_judges(
         own_seed = seed * 1000 + place
         torch.manual_seed(own_seed)
         judge = network(name).to(device)
-        if isinstance(judge, networks.Clip):
-            _start_from_reader(judge, work / f"{name.replace('clip', 'attributes')}.state.safetensors")
+        _start_from_reader(judge, work / f"attributes-{name[-1]}.state.safetensors")
         step = STEPS[name.partition("-")[0]](bank, own_seed, device)
         losses[name] = _train(name, judge, step, minutes_each * weight, work, own_seed, more)
         networks.save(judge, out / f"{name}.safetensors")
     return losses
 
 
-def _start_from_reader(clip: networks.Clip, state: Path) -> None:
+def _start_from_reader(judge: nn.Module, state: Path) -> None:
+    """Give identity the face, and CLIP the whole look, of the attribute reader of its copy."""
+    start = {networks.Identity: "face.", networks.Clip: "look."}.get(type(judge))
+    if start is None:
+        return
     if not state.exists():
-        log.warning("%s is missing: this CLIP starts from nothing; train its attribute reader first", state.name)
+        log.warning("%s is missing: this judge starts from nothing; train its attribute reader first", state.name)
         return
     with safe_open(state, framework="pt") as file:
-        prefix = "model.look."
-        clip.look.load_state_dict(
-            {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
-        )
+        look = {
+            key.removeprefix("model.look."): file.get_tensor(key)
+            for key in file.keys()  # noqa: SIM118
+            if key.startswith("model.look.")
+        }
+    own = judge.state_dict()
+    judge.load_state_dict(own | {key: look[key.removeprefix("look.")] for key in own if key.startswith(start)})
 
 
 LEARNING_RATE = 2e-3

@@ -29,12 +29,12 @@ VALUES = {"hat": ("none", "cap", "helmet"), "glasses": ("none", "glasses")}
 
 def small_judges() -> dict[str, nn.Module]:
     torch.manual_seed(0)
-    look = {"picture": (4, 6, 8), "face": (4, 6, 8), "stem": 4, "dim": 8}
+    look = {"picture": [4, 6, 8], "face": [4, 6, 8], "near": 0.8, "stem": 4, "narrow": 8, "dim": 8}
     return {
         "detector": networks.Detector((4, 6, 8, 8)),
-        "identity": networks.Identity((4, 6, 8), (0, 1, 0), dim=16),
-        "attributes": networks.Attributes(VALUES, **look),
-        "clip": networks.Clip(["a", "red", "hat", "blue"], width=8, layers=1, out=16, **look),
+        "identity": networks.Identity((4, 6, 8), 0.8, 8, dim=16),
+        "attributes": networks.Attributes(VALUES, look),
+        "clip": networks.Clip(["a", "red", "hat", "blue"], look, width=8, layers=1, out=16),
     }
 
 

@@ -17,6 +17,8 @@ from semblant.world.captions import read
 from semblant.world.facts import VALUES
 from semblant.world.scene import draw_scene, person_of
 
+TINY = {"picture": [4, 4], "face": [4, 4], "near": 0.8, "stem": 4, "narrow": 4, "dim": 8}
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
@@ -131,11 +133,11 @@ def test_a_few_steps_lower_the_loss(bank, kind, monkeypatch):
     monkeypatch.setattr(judge_steps, "TWINS", 2)
     monkeypatch.setattr(judge_steps, "STRANGERS", 16)
     torch.manual_seed(0)
-    looks = {"picture": (6, 8, 8), "face": (6, 8, 8), "stem": 4, "dim": 16}
+    look = {"picture": [6, 8, 8], "face": [6, 8, 8], "near": 0.8, "stem": 4, "narrow": 8, "dim": 16}
     judge = {
-        "identity": lambda: networks.Identity((6, 8, 16), (0, 0, 0)),
-        "attributes": lambda: networks.Attributes(VALUES, **looks),
-        "clip": lambda: networks.Clip(judge_steps.vocabulary(), width=16, layers=1, **looks),
+        "identity": lambda: networks.Identity((6, 8, 16), 0.8, 16),
+        "attributes": lambda: networks.Attributes(VALUES, look),
+        "clip": lambda: networks.Clip(judge_steps.vocabulary(), look, width=16, layers=1),
         "detector": lambda: networks.Detector((8, 12, 12, 12)),
     }[kind]()
     step = judge_steps.STEPS[kind](bank, 0, "cpu")
@@ -153,7 +155,7 @@ def test_a_few_steps_lower_the_loss(bank, kind, monkeypatch):
 def test_interrupted_training_ends_where_it_would_have(work, bank, tmp_path, monkeypatch):
     monkeypatch.setattr(judge_steps, "BATCH", 8)
     monkeypatch.setattr(recipe, "_plan", lambda *arguments: recipe.Schedule(6, False, arguments[-1]))
-    monkeypatch.setattr(recipe, "network", lambda name: networks.Attributes(VALUES, (4, 4), (4, 4), 4, 8))
+    monkeypatch.setattr(recipe, "network", lambda name: networks.Attributes(VALUES, TINY))
     monkeypatch.setattr(recipe, "fill", lambda *_: bank)
 
     def trained(folder, stop_after=None):
