@@ -10,15 +10,15 @@ from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from semblant.backbones.architecture import architecture_of
+from semblant.backbones.attachments import activations, changed, together, weights_of
 from semblant.backbones.context import Context, Encoded, Encoding, Framing, Prepared, Variant, prepare
 from semblant.backbones.digest import digest
 from semblant.backbones.moment import Moment
 from semblant.backbones.patch import (
     AttentionPatch,
-    Branch,
     FeaturesPatch,
     Patch,
     TrajectoryPatch,
@@ -340,7 +340,7 @@ class Base:
                 sum(level[1:], level[0]) for level in zip(*(down for down, _ in residuals), strict=True)
             )
             keywords["mid_block_additional_residual"] = sum([mid for _, mid in residuals[1:]], residuals[0][1])
-        hooks = self._activations(features, moment)
+        hooks = activations(features, moment)
         inputs = torch.cat([x, *added], 1).to(self._precision("unet"))
         out = self._call("unet", hooks, inputs, **keywords).sample.to(x)
         return self.schedule.epsilon_of_v(x, out, moment.timestep) if self.prediction == "v_prediction" else out
@@ -358,29 +358,7 @@ class Base:
 
     def _changed(self, part: str, name: str, weight: Tensor) -> Tensor:
         """A weight as it is with what is attached."""
-        for patch in self.attached(WeightsPatch):
-            if patch.select(f"{part}.{name}"):
-                weight = patch.delta(f"{part}.{name}", weight)
-        return weight
-
-    def _weights(self, part: str) -> tuple[dict[str, Tensor], dict[str, list[Hook]]]:
-        """What is attached to one network's weights: those it has instead, and hooks of layers that get a branch."""
-        weights: dict[str, Tensor] = {}
-        hooks: dict[str, list[Hook]] = {}
-        patches: tuple[WeightsPatch, ...] = self.attached(WeightsPatch)
-        for name, weight in self._parts[part].named_parameters() if patches else ():
-            full = f"{part}.{name}"
-            chosen = [patch for patch in patches if patch.select(full)]
-            if not chosen:
-                continue
-            layer = name.removesuffix(".weight")
-            linear = layer != name and isinstance(self._parts[part].get_submodule(layer), nn.Linear)
-            branches = [patch.branch(full) if linear else None for patch in chosen]
-            if None not in branches:
-                hooks[layer] = [_beside(branch) for branch in branches if branch is not None]
-            elif (changed := self._changed(part, name, weight)) is not weight:
-                weights[name] = changed
-        return weights, hooks
+        return changed(self.attached(WeightsPatch), f"{part}.{name}", weight)
 
     def _in_float32(self, part: str) -> bool:
         """Whether a network is always computed in float32: an autoencoder that says that less is not enough for it
@@ -393,8 +371,8 @@ class Base:
 
     def _call(self, part: str, hooks: Mapping[str, Sequence[Hook]], *args: Any, method: str = "", **kwargs: Any) -> Any:
         """Run one network, with hooks and whatever weights are attached, in a twin of its own."""
-        (weights, branches), exact = self._weights(part), self._in_float32(part)
-        hooks = {name: [*branches.get(name, ()), *hooks.get(name, ())] for name in branches.keys() | hooks.keys()}
+        weights, branches = weights_of(part, self._parts[part], self.attached(WeightsPatch))
+        hooks, exact = together(branches, hooks), self._in_float32(part)
         network = self._parts[part] if exact else self._running(part)
         if exact:
             halves = {name: w for name, w in network.named_parameters() if w.dtype != torch.float32}
@@ -415,21 +393,6 @@ class Base:
             except SemblantError:
                 self._narrow[part] = self._parts[part]
         return self._narrow[part]
-
-    def _activations(self, features: Sequence[FeaturesPatch], moment: Moment) -> dict[str, list[Hook]]:
-        hooks: dict[str, list[Hook]] = {}
-        for patch in features:
-            for name in patch.modules:
-                hooks.setdefault(name, []).append(_activation(patch, name, moment))
-        return hooks
-
-
-def _beside(branch: Branch) -> Hook:
-    return lambda _module, inputs, out: out + branch(inputs[0]).to(out)
-
-
-def _activation(patch: FeaturesPatch, name: str, moment: Moment) -> Hook:
-    return lambda _module, _inputs, h: patch.activation(name, h, moment)
 
 
 __all__ = ["Base", "TrajectoryPatch"]
