@@ -151,6 +151,10 @@ def write_part(folder: Path, kind: str, module: Any, weights: dict[str, torch.Te
         (part / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     else:
         module.save_config(part)
+    # Both libraries note the folder that a network was read from, which is nobody's business.
+    config = json.loads((part / "config.json").read_text())
+    config.pop("_name_or_path", None)
+    (part / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     state = weights if weights is not None else module.state_dict()
     prefix = "text_model." if kind == "text_encoder" else ""
     half = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -99,39 +99,23 @@ def train_autoencoder(
         weights = load_file(state)
         done = int(weights.pop("pictures"))
         network.load_state_dict(weights)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     generator = torch.Generator().manual_seed(seed + done)
     chance = torch.Generator(device).manual_seed(seed + done)
     source = _kept(kept, batch, plan.size, device, generator) if kept else _streamed(done, batch, plan.size, device)
-    began = saved = time.monotonic()
     network.train()
-    for step, (pictures, boxes) in enumerate(source):
-        spent = (time.monotonic() - began) / 60
-        if spent >= minutes:
-            break
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (done + 10) / 200) * max(0.02, 1 - spent / minutes)
-        # Each picture gives two crops: drawing it costs more than learning from one of them.
-        images = torch.cat([crops(pictures, boxes, generator) for _ in range(2)])
-        images = images.contiguous(memory_format=torch.channels_last)
+
+    def loss_of(images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=compute == torch.bfloat16):
             posterior = network.encode(images).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=chance, device=device)
             made = network.decode(posterior.mean + posterior.std * noise).sample.float()
         divergence = posterior.kl().mean().float()
         anchor = (posterior.mean[:, :3].float() - block_colours(images)).square().mean()
-        loss = reconstruction_error(made, images) + KL_WEIGHT * divergence + ANCHOR_WEIGHT * anchor
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        done += len(pictures)
-        if time.monotonic() - saved > SAVE_MINUTES * 60:
-            _save(network, done, state)
-            saved = time.monotonic()
-        if step % 160 == 159:
-            now = round(float(loss.detach()), 5)
-            record(work / "autoencoder.jsonl", pictures=done, loss=now, minutes=round(spent, 2))
+        return reconstruction_error(made, images) + KL_WEIGHT * divergence + ANCHOR_WEIGHT * anchor
+
+    learned, log_file = list(network.parameters()), work / "autoencoder.jsonl"
+    save = lambda done: _save(network, done, state)
+    done = _learn(learned, LEARNING_RATE, loss_of, source, generator, minutes, log_file, done, save)
     network = network.cpu()
     network.eval()
     network.register_to_config(scaling_factor=latent_scale(network))
@@ -159,32 +143,54 @@ def steady_decoder(
     learned = [*network.decoder.parameters(), *network.post_quant_conv.parameters()]
     for weight in learned:
         weight.requires_grad_(True)
-    optimiser = torch.optim.AdamW(learned, lr=STEADY_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     generator, chance = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
     source = _kept(kept, batch, size, device, generator) if kept else _streamed(0, batch, size, device)
-    began = time.monotonic()
-    for step, (pictures, boxes) in enumerate(source):
-        if (spent := (time.monotonic() - began) / 60) >= minutes:
-            break
-        for group in optimiser.param_groups:
-            group["lr"] = STEADY_RATE * min(1.0, (step + 1) / 50) * max(0.02, 1 - spent / minutes)
-        images = torch.cat([crops(pictures, boxes, generator) for _ in range(2)])
-        images = images.contiguous(memory_format=torch.channels_last)
+
+    def loss_of(images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=compute == torch.bfloat16):
             with torch.no_grad():
                 z = network.encode(images).latent_dist.mean
                 off = UNSTEADY * torch.rand(len(z), 1, 1, 1, generator=chance, device=device)
                 noise = torch.randn(z.shape, generator=chance, device=device) / network.config.scaling_factor
-            made = network.decode(z + off * noise).sample.float()
-        loss = reconstruction_error(made, images)
+            return reconstruction_error(network.decode(z + off * noise).sample.float(), images)
+
+    _learn(learned, STEADY_RATE, loss_of, source, generator, minutes, work / "decoder.jsonl")
+    return network.cpu().eval()
+
+
+def _learn(
+    learned: list[nn.Parameter],
+    rate: float,
+    loss_of: Callable[[Tensor], Tensor],
+    source: Iterator[tuple[Tensor, Tensor]],
+    generator: torch.Generator,
+    minutes: float,
+    log_file: Path,
+    done: int = 0,
+    save: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Lower `loss_of` crops of pictures for some minutes, at a rate that falls to zero; how many were seen in all."""
+    optimiser = torch.optim.AdamW(learned, lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    began = saved = time.monotonic()
+    for step, (pictures, boxes) in enumerate(source):
+        if (spent := (time.monotonic() - began) / 60) >= minutes:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1.0, (done + 10) / 200) * max(0.02, 1 - spent / minutes)
+        # Each picture gives two crops: drawing it costs more than learning from one of them.
+        images = torch.cat([crops(pictures, boxes, generator) for _ in range(2)])
+        loss = loss_of(images.contiguous(memory_format=torch.channels_last))
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
+        done += len(pictures)
+        if time.monotonic() - saved > SAVE_MINUTES * 60:
+            save(done)
+            saved = time.monotonic()
         if step % 160 == 159:
-            now = round(float(loss.detach()), 5)
-            record(work / "decoder.jsonl", pictures=(step + 1) * batch, loss=now, minutes=round(spent, 2))
-    return network.cpu().eval()
+            record(log_file, pictures=done, loss=round(float(loss.detach()), 5), minutes=round(spent, 2))
+    return done
 
 
 def _streamed(done: int, batch: int, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -19,6 +19,7 @@ from semblant.backbones.blueprint import (
     new_text_encoder,
     plan_from,
     plan_record,
+    read_autoencoder,
     read_tokenizer,
     write_frame,
     write_part,
@@ -269,6 +270,8 @@ def test_a_decoder_that_reads_the_same_latents_is_kept_and_no_other(
     with torch.no_grad():
         next(network.decoder.parameters()).add_(1)
     write_part(tmp_path / "steady", "vae", network)
+    write_part(tmp_path / "again", "vae", read_autoencoder(tmp_path / "steady"))
+    assert str(tmp_path) not in (tmp_path / "again" / "vae" / "config.json").read_text()
     assert train.same_encoder(tmp_path / "steady", shipped / "base")
     with torch.no_grad():
         next(network.encoder.parameters()).add_(1)
