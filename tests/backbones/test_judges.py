@@ -20,6 +20,7 @@ from semblant.backbones.faces import (
     frame_of,
     frames_of,
     largest,
+    nearer,
     overlap,
 )
 from semblant.errors import FileProblem, SemblantError
@@ -241,3 +242,17 @@ def test_the_two_copies_share_no_shape():
     a, b = networks.load_judges("A"), networks.load_judges("B")
     for part in ("identity", "attributes", "clip"):
         assert getattr(a, part).config != getattr(b, part).config
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4])
+def test_a_nearer_frame_is_smaller_around_the_middle_of_the_head(angle):
+    box, up, right = torch.tensor([40.0, 30.0, 80.0, 80.0]), torch.tensor([0.0, -1.0]), torch.tensor([1.0, 0.0])
+    turn = torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    places = torch.stack([-10 * right + 5 * up, 10 * right + 5 * up, 0 * up, -7 * right - 12 * up, 7 * right - 12 * up])
+    whole = frames_of(box[None], (torch.tensor([60.0, 55.0]) + places @ turn)[None], 128)
+    near = nearer(whole, 0.5)
+    torch.testing.assert_close(near[0, :2] * 128, torch.tensor([60.0, 55.0]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(near[0, 2:], whole[0, 2:] * torch.tensor([0.5, 1.0]))
+    judge = small_judges()["identity"].eval()
+    assert not torch.equal(*(judge(torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)), f)
+                             for f in (whole, whole + torch.tensor([0.0, 0.0, 0.1, 0.0]))))  # fmt: skip

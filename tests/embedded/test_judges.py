@@ -186,6 +186,18 @@ def test_interrupted_training_ends_where_it_would_have(work, bank, tmp_path, mon
     assert not torch.equal(better["out.weight"], whole["out.weight"])
 
 
+def test_identity_and_clip_start_from_what_their_attribute_reader_sees(tmp_path):
+    reader = recipe.network("attributes-b")
+    state = tmp_path / "attributes-b.state.safetensors"
+    recipe._keep(state, reader, recipe._optimizer(reader), 1, 0.0, recipe.Schedule(1, False))
+    seen = reader.look.face.state_dict()
+    for name in ("identity-b", "clip-b"):
+        judge = recipe.network(name)
+        recipe._start_from_reader(judge, state)
+        face = (judge.face if name.startswith("identity") else judge.look.face).state_dict()
+        assert all(torch.equal(face[key], seen[key]) for key in seen)
+
+
 def test_an_unknown_judge_is_refused(tmp_path):
     with pytest.raises(SemblantError, match="identity-b"):
         recipe.train_judges(tmp_path, 1, only=("identity-c",), work=tmp_path)
