@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from semblant.embedded.latents import record
 from semblant.embedded.learners import LEARNING_RATE, Learners
 from semblant.embedded.presentations import Presentations, Rows, Shown, Words
 from semblant.embedded.reader import Reader, load_reader
+from semblant.embedded.wording import Recall
 from semblant.ops.schedule import Schedule
 
 log = logging.getLogger(__name__)
@@ -44,11 +46,15 @@ MIDDLE, CENTRE = 0.5, 0.33
 schedule, where there is about half as much signal as noise and faces take shape; the rest is uniform."""
 READ = 0.02
 """What a fact counts that the reader misses, beside the error of the velocity."""
+RECALL = 0.1
+"""What it counts, beside the error of the velocity, how far a caption's facts can no longer be told from the tokens
+behind its end."""
 READABLE = 0.15
 """Least signal, as alpha-bar, at which the reader is asked: with less there is no face to be read."""
 AVERAGE = 0.999
 """Decay of the exponential moving average that is shipped; shorter in the first steps."""
 SAVE_MINUTES = 10.0
+STATE = "base.safetensors"
 COUNTS = ("seen", "steps")
 MARKS = (25_000, 50_000, 100_000, 200_000, 300_000, 400_000, 600_000, 800_000, 1_600_000)
 """Presentations after which a snapshot is kept for the learning curve."""
@@ -60,6 +66,8 @@ class Run:
 
     unet: nn.Module
     text: nn.Module
+    recall: Recall
+    """Tells from what the text encoder answers which facts a caption named, so that none of them fades."""
     average: dict[str, Tensor]
     learners: Learners
     seen: int = 0
@@ -77,12 +85,13 @@ class Run:
         if torch.device(device).type == "cpu":
             attend_explicitly(unet)
         text = new_text_encoder(plan, tokenizer).to(device)
-        named = _named(unet, text)
-        return Run(unet, text, {k: v.detach().clone() for k, v in named.items()}, Learners(named))
+        recall = Recall(plan.width).to(device)
+        named = _named(unet, text, recall)
+        return Run(unet, text, recall, {k: v.detach().clone() for k, v in named.items()}, Learners(named))
 
     def named(self) -> dict[str, Tensor]:
         """All trained weights by name."""
-        return _named(self.unet, self.text)
+        return _named(self.unet, self.text, self.recall)
 
     def save(self, path: Path) -> None:
         """Everything needed to go on, in one file that replaces the last one only when it is whole."""
@@ -102,8 +111,10 @@ class Run:
                 setattr(self, count, int(file.metadata()[count]))
         with torch.no_grad():
             for name, weight in self.named().items():
-                weight.copy_(tensors[f"weight.{name}"])
-                self.average[name].copy_(tensors[f"average.{name}"])
+                # States of before there was a recall have none.
+                if f"weight.{name}" in tensors:
+                    weight.copy_(tensors[f"weight.{name}"])
+                    self.average[name].copy_(tensors[f"average.{name}"])
         self.learners.restore({k.removeprefix("moment."): v for k, v in tensors.items() if k.startswith("moment.")})
 
     def warm_start(self, folder: Path) -> None:
@@ -119,11 +130,18 @@ class Run:
         counts = json.loads(card.read_text())["base"] if card.is_file() else {}
         self.seen = counts.get("presentations", 0)
 
+    def text_so_far(self) -> nn.Module:
+        """The text encoder with its moving average."""
+        text = copy.deepcopy(self.text)
+        text.load_state_dict({k.removeprefix("text."): v for k, v in self.average.items() if k.startswith("text.")})
+        return text
+
     def learn_words(self, path: Path) -> None:
-        """Take the text encoder that `wording.train_text` left."""
-        own = self.named()
+        """Take the text encoder, and what tells facts from it, that `wording.train_text` left."""
+        own, learned = self.named(), load_file(path)
+        recall = {name: weight for name, weight in learned.items() if name in own}
         with torch.no_grad():
-            for name, value in _text_names(load_file(path), own).items():
+            for name, value in {**_text_names(learned, own), **recall}.items():
                 own[name].copy_(value)
                 self.average[name].copy_(value)
 
@@ -134,8 +152,9 @@ class Run:
             write_part(folder, kind, net, own)
 
 
-def _named(unet: nn.Module, text: nn.Module) -> dict[str, Tensor]:
-    return {f"{part}.{k}": v for part, net in (("unet", unet), ("text", text)) for k, v in net.named_parameters()}
+def _named(unet: nn.Module, text: nn.Module, recall: Recall) -> dict[str, Tensor]:
+    parts = {"unet": unet, "text": text, "recall.facts": recall.facts}
+    return {f"{part}.{name}": weight for part, net in parts.items() for name, weight in net.named_parameters()}
 
 
 def _text_names(stored: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -146,6 +165,27 @@ def _text_names(stored: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, 
             if candidate in own:
                 found[candidate] = value
     return found
+
+
+def begun(
+    work: Path,
+    plan: Blueprint,
+    tokenizer: Tokenizer,
+    *,
+    warm: Path | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Run:
+    """The run whose state lies in `work`; else one from the weights of a base in `warm`; else one that knows nothing
+    but the words that `wording.train_text` taught."""
+    run = Run.fresh(plan, tokenizer, seed, device)
+    if (work / STATE).is_file():
+        run.restore(work / STATE)
+    elif warm is not None:
+        run.warm_start(warm)
+    elif (work / "text.safetensors").is_file():
+        run.learn_words(work / "text.safetensors")
+    return run
 
 
 def train_base(
@@ -168,14 +208,7 @@ def train_base(
     `compiled` takes minutes to start, and on two cores wins nothing back (decision 0010). State and a shippable
     half-precision copy are saved every ten minutes and at the end, loss lines go to `base.jsonl`.
     """
-    run = Run.fresh(plan, tokenizer, seed, device)
-    state = work / "base.safetensors"
-    if state.is_file():
-        run.restore(state)
-    elif warm is not None:
-        run.warm_start(warm)
-    elif (work / "text.safetensors").is_file():
-        run.learn_words(work / "text.safetensors")
+    run, state = begun(work, plan, tokenizer, warm=warm, seed=seed, device=device), work / STATE
     if (reader := work / "reader.safetensors").is_file():
         run.reader = load_reader(reader).to(device)
     if rows is None:
@@ -227,10 +260,11 @@ def _step(
             x, t, encoder_hidden_states=context
         ).sample.float()
         missed = _missed(run, shown, x, predicted, t, schedule)
+        faded = run.recall.missed(_behind(context, ids, generator), shown.named)
     wanted = schedule.velocity(latents, noise, t)
     error = ((predicted - wanted) ** 2 * weights).mean((1, 2, 3)) / weights.mean((1, 2, 3))
     loss = (error * ((1 + SNR_CAP) / (1 + schedule.snr(t))).clamp_max(1)).mean()
-    (loss + READ * missed).backward()
+    (loss + READ * missed + RECALL * faded).backward()
     nn.utils.clip_grad_norm_(list(run.named().values()), 1.0)
     run.learners.step(rate)
     run.steps += 1
@@ -250,6 +284,14 @@ def _missed(run: Run, shown: Shown, x: Tensor, predicted: Tensor, t: Tensor, sch
     signal, noise = schedule.levels(t, x)
     missed = run.reader.missed(signal * x - noise * predicted, shown.frames, shown.named)
     return (missed * (signal.flatten() ** 2 >= READABLE)).mean()
+
+
+def _behind(context: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+    """What the text encoder answers for one token of each caption from its end on: [rows, width]."""
+    length = ids.shape[1]
+    end = (ids == ids[:, -1:]).int().argmax(1)
+    share = torch.rand(len(ids), generator=generator, device=ids.device)
+    return context[torch.arange(len(ids), device=ids.device), end + (share * (length - end)).long()].float()
 
 
 def _timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:

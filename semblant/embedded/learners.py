@@ -11,8 +11,9 @@ LEARNING_RATE = 8e-4
 """For steps of 32; at 2e-3 and 16 a step the error rose."""
 MOMENTUM = 0.98
 """Of the orthogonalised updates (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks")."""
-NO_MATRICES = ("conv_in", "conv_out", "embedding")
-"""Weights with these in their names are learned by AdamW, whatever their shape: tables of words and the two ends."""
+NO_MATRICES = ("conv_in", "conv_out", "embedding", "recall")
+"""Weights with these in their names are learned by AdamW, whatever their shape: tables of words, the two ends,
+and what only reads the text encoder."""
 
 
 def learning_rate(batch: int) -> float:

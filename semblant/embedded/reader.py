@@ -46,7 +46,8 @@ LEARNING_RATE = 1.5e-3
 BATCH = 64
 KEPT = 1024
 """Pictures that a reader is asked about in the end and has not learned from."""
-UNNAMED = -1
+UNNAMED, UNSEEN = -1, -2
+"""What no caption names, and what a name stands for but the picture does not show."""
 
 
 class Reader(nn.Module):
@@ -66,10 +67,10 @@ class Reader(nn.Module):
     def missed(
         self, latents: Float[Tensor, "n 4 h w"], frames: Frame, named: Int[Tensor, "n facts"]
     ) -> Float[Tensor, " n"]:
-        """Cross entropy summed over the facts that are named (`UNNAMED` elsewhere)."""
+        """Cross entropy summed over the facts that are named and seen (below 0 elsewhere)."""
         parts = self(latents, frames).float().split(self.sizes, -1)
         each = [
-            F.cross_entropy(part, true, ignore_index=UNNAMED, reduction="none")
+            F.cross_entropy(part, true.clamp_min(UNNAMED), ignore_index=UNNAMED, reduction="none")
             for part, true in zip(parts, named.unbind(1), strict=True)
         ]
         return torch.stack(each, 1).sum(1)
@@ -79,7 +80,7 @@ class Reader(nn.Module):
         """Share of each fact's values that are told right, where it is shown."""
         parts = self(latents, frames).split(self.sizes, -1)
         right = torch.stack([part.argmax(-1) for part in parts], 1) == named
-        shares = {f: right[:, k][named[:, k] != UNNAMED].float().mean() for k, f in enumerate(FACTS)}
+        shares = {f: right[:, k][named[:, k] >= 0].float().mean() for k, f in enumerate(FACTS)}
         return {fact: round(float(share), 3) for fact, share in shares.items()}
 
 
@@ -127,14 +128,17 @@ def frames_of(scenes: Sequence[Scene]) -> Frame:
 
 
 def named_in(captions: Sequence[str], scenes: Sequence[Scene]) -> Int[Tensor, "captions facts"]:
-    """Which value of every fact a caption names, `UNNAMED` where it names none: a name names all that it stands for."""
+    """Which value of every fact a caption names, `UNNAMED` where it names none. A name names all that it stands for,
+    and is `UNSEEN` where the picture does not show that."""
     found = []
     for caption, scene in zip(captions, scenes, strict=True):
         said = read(caption).facts
         name = scene.people[0].name
-        if name is not None and name in caption:
-            said = {f: v for f, v in shown(scene).items() if f in IDENTITY_FACTS} | said
-        found.append([VALUES[f].index(said[f]) if f in said else UNNAMED for f in FACTS])
+        by_name = IDENTITY_FACTS if name is not None and name in caption else ()
+        if by_name:
+            said = {f: v for f, v in shown(scene).items() if f in by_name} | said
+        silent = {f: UNSEEN if f in by_name else UNNAMED for f in FACTS}
+        found.append([VALUES[f].index(said[f]) if f in said else silent[f] for f in FACTS])
     return torch.tensor(found)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -32,7 +33,11 @@ from semblant.world.facts import IDENTITY_FACTS, VALUES, facts
 from semblant.world.names import name_of
 from semblant.world.scene import NAMED_PEOPLE, Person, Scene, draw_training_scene, named_person
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE, AGAIN = 1e-3, 6e-4
+"""Of an encoder that knows nothing, and of one that a U-Net has learned with."""
+NEAR = 0.1
+"""What the squared distance to its earlier states [width] counts for an encoder that learns again, beside the nats
+summed over all facts (decision 0016)."""
 BATCH = 32
 FIRST_CAPTION = 10**7
 """Captions of scenes far behind those whose pictures the U-Net sees."""
@@ -61,6 +66,16 @@ class Recall(nn.Module):
         known = ~numbers.isnan()
         far = (self.person(states) - numbers.nan_to_num())[known].square().sum() / known.sum().clamp_min(1)
         return torch.stack(wrong).sum() + 4 * len(VALUES) * far / 10
+
+    def missed(self, states: Float[Tensor, "rows width"], named: Int[Tensor, "rows facts"]) -> Float[Tensor, ""]:
+        """Mean cross entropy over the facts of the place of the value that was named, or of none (-1); facts below that
+        are not asked for."""
+        parts = self.facts(states).split(self.sizes, -1)
+        wrong = [
+            F.cross_entropy(part, (place + 1).clamp_min(-1), ignore_index=-1, reduction="sum")
+            for part, place in zip(parts, named.unbind(-1), strict=True)
+        ]
+        return torch.stack(wrong).sum() / (named >= -1).sum().clamp_min(1)
 
     @torch.no_grad()
     def accuracy(self, states: Tensor, named: Tensor) -> float:
@@ -131,17 +146,23 @@ def train_text(
     compute: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     workers: int = 0,
+    start: nn.Module | None = None,
 ) -> nn.Module:
-    """Train a text encoder for some minutes; `text.safetensors` in `work` keeps its weights.
+    """Train a text encoder for some minutes; `text.safetensors` in `work` keeps its weights and those of its `Recall`.
 
-    `workers` processes write the captions (0: this one does).
+    `workers` processes write the captions (0: this one does). With `start`, an encoder that a U-Net has learned with,
+    it goes on from there and stays near, so that the U-Net understands it.
     """
     torch.manual_seed(seed)
     device, words = torch.device(device), Words(tokenizer)
     network: Any = new_text_encoder(plan, tokenizer).to(device)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
+        start.to(device).requires_grad_(False)
     recall = Recall(plan.width).to(device)
     parameters = [*network.parameters(), *recall.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    rate = LEARNING_RATE if start is None else AGAIN
+    optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
     explicit = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
     with company(workers) as share, explicit:
         lessons = share(_lesson, ((step, batch, seed, words) for step in count()))
@@ -151,10 +172,12 @@ def train_text(
                 break
             ids, named, numbers = (part.to(device) for part in parts)
             for group in optimiser.param_groups:
-                group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 200) * max(0.02, 1 - spent / minutes)
+                group["lr"] = rate * min(1.0, (step + 1) / 200) * max(0.02, 1 - spent / minutes)
             with torch.autocast(device.type, torch.bfloat16, enabled=compute == torch.bfloat16):
                 states = network(input_ids=ids).last_hidden_state.float()
-            error = recall.error(states, named.long(), numbers)
+                known = states.detach() if start is None else start(input_ids=ids).last_hidden_state.float()
+            far = (states - known).square().sum(-1).mean()
+            error = recall.error(states, named.long(), numbers) + NEAR * far
             optimiser.zero_grad()
             error.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -169,6 +192,6 @@ def train_text(
                     minutes=round(spent, 2),
                 )
     network = network.cpu()
-    weights = {name: weight.detach().contiguous() for name, weight in network.state_dict().items()}
-    save_file(weights, work / "text.safetensors")
+    learned = {**network.state_dict(), **{f"recall.{name}": weight for name, weight in recall.state_dict().items()}}
+    save_file({k: v.detach().cpu().contiguous() for k, v in learned.items()}, work / "text.safetensors")
     return network
