@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -34,6 +35,7 @@ from semblant.training import concepts
 from semblant.training.concepts import Concept
 from semblant.training.lock import held
 from semblant.training.optimise import Interrupted, Progress
+from semblant.training.precision import choose
 from semblant.world.prompts import demo_prompts
 
 WORD, CLASS_WORD = "<maya>", "person"
@@ -109,18 +111,22 @@ def run(
     word: str = WORD,
     base_name: str = "embedded",
     sitter: Sitter | None = None,
+    compute: torch.dtype | None = None,
     say: Callable[[str], None] = lambda text: None,
     stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """Make the demo in the folder `out`, and return its results (plain data, also in `results.json`).
 
-    Writes report.html, results.json, grid.png, portrait.png, references/, concepts/ and pictures/. `say` hears one line
-    about each thing that is done. Raises FileProblem when the folder holds something other than a demo, or
-    another demo is at work there, and `training.optimise.Interrupted` when stopped.
+    Writes report.html, results.json, grid.png, portrait.png, references/, concepts/ and pictures/. `compute` None
+    measures float32 against bfloat16 once, and fits and samples in the faster. `say` hears one line about each thing
+    that is done. Raises FileProblem when the folder holds something other than a demo, or another demo is at work
+    there, and `training.optimise.Interrupted` when stopped.
     """
     plan = replace(plan or Plan(), steps=steps or (plan or Plan()).steps)
     place = Path(os.path.abspath(out))
     with held(place.with_name(f"{place.name}.lock"), out):
+        base = base.computing(compute or choose(base, rows=2))
+        say(f"computing in {_precision(base)}")
         return _run(out, base, plan, seed, word, base_name, sitter or Sitter(), say, stop)
 
 
@@ -169,7 +175,7 @@ def _run(
         "prompts": prompts,
         "not_measured": not_measured,
         "arms": {result.arm.key: _record(result) for result in [*made, truth]},
-        "commands": commands(plan, out, base_name, face, seed, word, prompts[0]),
+        "commands": commands(plan, out, base_name, face, seed, word, prompts[0], _precision(base)),
         "seconds": round(time.monotonic() - began, 1),
     }
     write_text(out / "report.html", page(results, made, truth, portrait, references))
@@ -182,6 +188,10 @@ def _above_chance(base: Base) -> float | None:
     """How many of the facts that captions name the shipped base obeys, corrected for chance; None for other bases."""
     card = embedded_card() if base.name == EMBEDDED else {}
     return card.get("base", {}).get("macro_corrected")
+
+
+def _precision(base: Base) -> str:
+    return str(base.compute).removeprefix("torch.")
 
 
 def _claim(out: Path) -> None:
@@ -238,7 +248,11 @@ def _fit(
     assert arm.method is not None
     settings = _settings(arm, plan)
     try:
-        result.concept = verbs.fit(arm.method, base, subject, seed=seed, progress=hear, stop=stop, **settings)
+        # Pictures are encoded in float32 whatever is computed in, as by the command.
+        whole = base.computing(torch.float32)
+        result.concept = verbs.fit(
+            arm.method, whole, subject, seed=seed, progress=hear, stop=stop, compute=base.compute, **settings
+        )
     except Interrupted:
         raise Interrupted(STOPPED) from None
     result.seconds = time.monotonic() - began
@@ -340,7 +354,9 @@ def _record(result: Made) -> dict[str, Any]:
     }
 
 
-def commands(plan: Plan, out: Path, base_name: str, face: str, seed: int, word: str, prompt: str) -> list[str]:
+def commands(
+    plan: Plan, out: Path, base_name: str, face: str, seed: int, word: str, prompt: str, precision: str
+) -> list[str]:
     """Command lines that do by hand what the demo did: fits, one prompt's pictures, and measuring."""
     at, base = out.name or "demo", "" if base_name == "embedded" else f" --base {Path(base_name).name}"
     steps = f" --steps {plan.sampling_steps}" if plan.sampling_steps else ""
@@ -350,12 +366,12 @@ def commands(plan: Plan, out: Path, base_name: str, face: str, seed: int, word: 
             extra = "".join(f" --set {name}={value:g}" for name, value in _settings(arm, plan).items())
             lines.append(
                 f'semblant fit {arm.method} {at}/portrait.png --word "{word}" --class-word {CLASS_WORD} --face {face}'
-                f"{base}{extra} --seed {seed} --precision float32 --out {arm.key}.safetensors"
+                f"{base}{extra} --seed {seed} --precision {precision} --out {arm.key}.safetensors"
             )
     pictures = f"-n {plan.seeds} --seed {seed}{steps} --out images"
     return [
         *lines,
-        f'semblant sample "{prompt}" --concept sefi-ide.safetensors{base} {pictures}',
+        f'semblant sample "{prompt}" --concept sefi-ide.safetensors{base} --precision {precision} {pictures}',
         f'semblant measure images --subject {at}/references --trained-on {at}/portrait.png --prompt "{prompt}"',
     ]
 

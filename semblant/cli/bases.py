@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from semblant.errors import SemblantError, closest
+
 if TYPE_CHECKING:
+    import torch
+
     from semblant.backbones.base import Base
 
+PRECISIONS = ("auto", "float32", "bfloat16")
 BaseName = Annotated[
     str,
     typer.Option(
@@ -37,6 +42,15 @@ def read(base: str, offline: bool, config: str | None) -> Base:
     from semblant import verbs
 
     return verbs.load(base, offline=offline, config=config)
+
+
+def precision_of(name: str) -> torch.dtype | None:
+    """What a `--precision` stands for, None where it is to be measured. SemblantError for another word."""
+    import torch
+
+    if name not in PRECISIONS:
+        raise SemblantError(f"no precision {name!r}; possible: {closest(name, PRECISIONS)}")
+    return None if name == "auto" else getattr(torch, name)
 
 
 def named(base: str, config: str | None) -> list[str]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from semblant.cli.bases import BaseName, Config, Offline, named, read
+from semblant.cli.bases import BaseName, Config, Offline, named, precision_of, read
 from semblant.cli.interruption import stoppable
 from semblant.cli.outputs import Outputs
 from semblant.cli.subjects import introduced, read_subjects, wanted
 from semblant.cli.telling import Result, Teller, embedding, judged, summary
 from semblant.cli.terminal import Terminal, duration
-from semblant.errors import SemblantError, closest
+from semblant.errors import SemblantError
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 PROBE = 4
 """Steps of a trial run from which the speed is read for `--budget`."""
-PRECISIONS = ("auto", "float32", "bfloat16")
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -135,7 +134,7 @@ def fit(
     bare = verbs.method(method, **chosen)
     bare.settling()
     verbs.require_apart(bare, words)
-    compute = _compute(precision)
+    compute = precision_of(precision)
     seconds = None if budget is None else seconds_of(budget)
     given = wanted(pictures, words, class_words, faces or ["ask"], consents or [""])
     outputs = Outputs.of(out, words, resume, force)
@@ -216,14 +215,6 @@ def seconds_of(text: str) -> float:
     if found is None or float(found[1]) <= 0:
         raise SemblantError(f"--budget is a time such as 60s, 5min or 1h; got {text!r}")
     return float(found[1]) * UNITS[found[2]]
-
-
-def _compute(precision: str) -> torch.dtype | None:
-    import torch
-
-    if precision not in PRECISIONS:
-        raise SemblantError(f"no precision {precision!r}; possible: {closest(precision, PRECISIONS)}")
-    return None if precision == "auto" else getattr(torch, precision)
 
 
 def _stored_steps(folder: Path) -> int | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from semblant.cli.bases import BaseName, Config, Offline, read
+from semblant.cli.bases import BaseName, Config, Offline, precision_of, read
 from semblant.cli.interruption import stoppable
 from semblant.cli.terminal import Terminal
 from semblant.cli.vocabulary import warn_of_unknown_words
@@ -83,6 +83,9 @@ def sample(
     solver: Annotated[str, typer.Option("--solver", help="ddim, euler or dpm++.")] = "ddim",
     negative: Annotated[str, typer.Option("--negative", help="What the pictures should not show.")] = "",
     size: Annotated[str | None, typer.Option("--size", metavar="PIXELS", help="128, or WIDTHxHEIGHT.")] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="float32, bfloat16, or auto: the faster, which is measured.")
+    ] = "float32",
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("images"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,
@@ -93,16 +96,20 @@ def sample(
     """
     from semblant import verbs
     from semblant.sampling.solvers import solver as known_solver
+    from semblant.training.precision import choose
 
     terminal = Terminal(quiet, json)
     wanted = size_of(size)
     known_solver(solver)
+    compute = precision_of(precision)
     if out.exists() and not out.is_dir():
         raise FileProblem(f"{out} is a file; --out takes a folder")
     parts = [Given.read(text, name) for text, name in zip(concepts or [], ctx.meta["semblant names"], strict=True)]
     loaded = read(base, offline, config)
     brought = [part.on(loaded) for part in parts]
     warn_of_unknown_words(terminal, loaded, f"{prompt}, {negative}", [concept.word for concept in brought])
+    compute = compute or choose(loaded, rows=2)
+    loaded = loaded.computing(compute)
     # The defaults of the base are spelled out, so that the pictures say them.
     preset = verbs.SAMPLING.get(loaded.architecture, {"steps": 50, "guidance": 7.5})
     settings: dict[str, Any] = {
@@ -131,6 +138,7 @@ def sample(
                     "seed": seed + start + k,
                     **settings,
                     "size": image.size,
+                    "precision": str(compute).removeprefix("torch."),
                     "base": loaded.describe(),
                     "concepts": [part.record() for part in parts],
                 }

@@ -35,7 +35,7 @@ from semblant.backbones.blueprint import (
 from semblant.backbones.judges import Judges, load_judges
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
-from semblant.embedded import autoencoder, diffusion, gates, latents, presentations, quality, wording
+from semblant.embedded import autoencoder, decoder, diffusion, gates, latents, presentations, quality, wording
 from semblant.embedded.judges import train_judges
 from semblant.embedded.learners import learning_rate
 from semblant.embedded.presentations import Words
@@ -46,12 +46,12 @@ log = logging.getLogger("semblant.embedded")
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the shipped weights lie inside the package."""
-STAGES = ("autoencoder", "decoder", "latents", "text", "reader", "base", "judges", "card")
+STAGES = ("autoencoder", "latents", "text", "reader", "base", "decoder", "judges", "card")
 RESIDENT, KEPT = 98_304, 16_384
 """Pictures that stay on a GPU: for the base as latents, of which this many fill a gigabyte; for the autoencoder."""
 CURVE = ("captions", "macro", "macro_corrected", "faces")
 """What the learning curve in the card holds for every mark."""
-GOING_ON = ("latents", "reader", "base", "card")
+GOING_ON = ("latents", "reader", "base", "decoder", "card")
 """Stages of a run that goes on from the shipped weights."""
 
 
@@ -141,25 +141,10 @@ def main(arguments: list[str] | None = None) -> None:
             batch=64 if gpu else 2,
             compute=compute,
             device=device,
-            kept=min(KEPT, stay),
+            stay=min(KEPT, stay),
         )
         write_part(work / "base", "vae", network)
         latents.record(work / "autoencoder.jsonl", **autoencoder.face_psnr(network))
-    if "decoder" in stages:
-        log.info("decoder: %.1f minutes", given.decoder_minutes)
-        network = autoencoder.steady_decoder(
-            read_autoencoder(work / "base"),
-            work,
-            minutes=given.decoder_minutes,
-            size=plan.size,
-            batch=64 if gpu else 2,
-            compute=compute,
-            device=device,
-            kept=min(KEPT, stay),
-        )
-        write_part(work / "base", "vae", network)
-        unsteady = {f"{k}_off_a_tenth": v for k, v in autoencoder.face_psnr(network, off=0.1).items()}
-        latents.record(work / "autoencoder.jsonl", **autoencoder.face_psnr(network), **unsteady)
     if "latents" in stages and not stay:
         build_latents(work, given.shards, compute)
     if "text" in stages:
@@ -207,6 +192,24 @@ def main(arguments: list[str] | None = None) -> None:
         )
         log.info("%d presentations, %d steps", run.seen, run.steps)
         (work / "plan.json").write_text(json.dumps({**plan_record(plan), "presentations": run.seen}) + "\n")
+    if "decoder" in stages:
+        log.info("decoder: %.1f minutes", given.decoder_minutes)
+        network = read_autoencoder(work / "base")
+        painted = (work / "base" / "unet").is_dir() and (work / "base" / "text_encoder").is_dir()
+        base = load(work / "base", device) if painted else None
+        decoder.steady_decoder(
+            network,
+            work,
+            minutes=given.decoder_minutes,
+            base=base,
+            size=plan.size,
+            batch=64 if gpu else 2,
+            compute=compute,
+            device=device,
+            stay=min(KEPT, stay),
+        )
+        write_part(work / "base", "vae", network)
+        latents.record(work / "autoencoder.jsonl", **decoder.decibels(network, base))
     if "judges" in stages:
         build_judges(work, given.judge_minutes, device)
     if "card" in stages:

@@ -38,7 +38,7 @@ def base() -> Base:
 def demo(base: Base, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
     """The demo of a word that would be a script if nobody escaped it."""
     out, said = tmp_path_factory.mktemp("demo") / "demo", []
-    return out, run(out, base, plan=TINY, word=WORD, say=said.append), said
+    return out, run(out, base, plan=TINY, word=WORD, compute=torch.bfloat16, say=said.append), said
 
 
 class Page(HTMLParser):
@@ -74,6 +74,8 @@ def test_everything_that_was_promised_is_there(demo: tuple[Path, dict[str, Any],
     for arm in ARMS:
         assert len(list((out / "pictures" / arm.key).glob("*.png"))) == TINY.prompts
     assert results["arms"]["sefi-ide-without-attention"]["settings"]["attention_weight"] == 0
+    assert said[0] == "computing in bfloat16" and results["arms"]["sefi-ide"]["figures"]["compute"] == "bfloat16"
+    assert sum("--precision bfloat16" in line for line in results["commands"]) == 4
     assert any("step 2 of 2" in line for line in said) and said[-1].startswith("done after")
 
 

@@ -137,6 +137,21 @@ def test_sample_writes_pictures_that_say_how_they_were_made(run: Run, base: Path
     assert Image.open(again[0]["file"]).tobytes() == Image.open(made[0]["file"]).tobytes()
 
 
+def test_pictures_are_made_in_the_precision_that_is_asked_for(run: Run, base: Path) -> None:
+    from semblant.data.pictures import read_settings
+
+    pictures = []
+    for precision in ("float32", "bfloat16"):
+        line = ("sample", "a photo of a person", "--base", base, "--steps", 2, "--size", 32, "--json")
+        result = run(*line, "--precision", precision)
+        assert result.exit_code == 0, result.stderr
+        file = json.loads(result.stdout)["pictures"][0]["file"]
+        assert read_settings(file)["precision"] == precision
+        pictures.append(Image.open(file).tobytes())
+    assert pictures[0] != pictures[1]
+    assert max(abs(a - b) for a, b in zip(*pictures, strict=True)) < 16
+
+
 def test_a_name_belongs_to_the_concept_before_it(run: Run, base: Path, concept: Path) -> None:
     line = ("sample", "<maya> and <ada> on the beach", "--base", base, "--steps", 1, "--json")
     result = run(*line, "--concept", concept, "--concept", f"{concept}:0.7", "--as", "<ada>")

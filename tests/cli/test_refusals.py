@@ -53,6 +53,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     ((*PLAIN, "--concept", "NOTES"), 3, "safetensors"),
     ((*PLAIN, "--concept", "PORTRAIT"), 3, "picture"),
     ((*PLAIN, "--concept", "CONCEPT:inf"), 2, "strength"),
+    ((*SAMPLE, "--precision", "half"), 2, "bfloat16"),
     ((*SAMPLE, "--as", "two words"), 2, "word"),
     ((*SAMPLE, "--as", "<a>", "--as", "<b>"), 2, "one --as"),
     ((*PLAIN, "--as", "<a>"), 2, "--concept FILE --as NAME"),

@@ -126,12 +126,11 @@ def test_the_autoencoder_learns_from_pictures_that_are_kept(tmp_path: Path, monk
     monkeypatch.setattr(autoencoder, "CROP", 16)
     monkeypatch.setattr(autoencoder, "latent_scale", lambda network: 1.0)
     generator = torch.Generator().manual_seed(0)
-    source = autoencoder._kept(6, 4, 32, torch.device("cpu"), generator)
-    pictures, boxes = next(source)
-    assert pictures.shape == (4, 3, 32, 32) and boxes.shape == (4, 1, 4) and pictures.min() >= -1
-    drawn = render(latents.scenes_of(10_000), 32).image * 2 - 1
-    assert all(float((drawn - x).abs().flatten(1).amax(1).min()) < 0.01 for x in pictures)
-    network = autoencoder.train_autoencoder(tmp_path, PLAN, minutes=0.01, batch=2, kept=6)
+    some = next(autoencoder.kept(6, 4, 32, torch.device("cpu"), generator))
+    assert some.images.shape == (4, 3, 32, 32) and some.boxes.shape == (4, 1, 4) and some.images.min() >= -1
+    drawn = render(some.scenes, 32).image * 2 - 1
+    assert float((drawn - some.images).abs().max()) < 0.01
+    network = autoencoder.train_autoencoder(tmp_path, PLAN, minutes=0.01, batch=2, stay=6)
     assert next(network.parameters()).device.type == "cpu" and (tmp_path / "autoencoder.safetensors").is_file()
 
 

@@ -17,14 +17,13 @@ from semblant.backbones.blueprint import (
     new_autoencoder,
     plan_from,
     plan_record,
-    read_autoencoder,
     read_tokenizer,
     write_frame,
     write_part,
 )
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
-from semblant.embedded import autoencoder, diffusion, latents, learners, presentations, train
+from semblant.embedded import autoencoder, decoder, diffusion, latents, learners, presentations, train
 from semblant.embedded.reader import Lessons
 from semblant.errors import FileProblem
 from semblant.ops.schedule import Schedule
@@ -209,54 +208,6 @@ def test_the_autoencoder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: p
         assert torch.equal(one, other)
 
 
-def test_the_decoder_alone_learns_from_latents_with_errors_in_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(latents, "SHARD", 6)
-    monkeypatch.setattr(autoencoder, "CROP", 16)
-    torch.manual_seed(0)
-    network = new_autoencoder(PLAN)
-    network.register_to_config(scaling_factor=4.0)
-    before = {name: weight.clone() for name, weight in network.state_dict().items()}
-    encode, decode = type(network).encode, type(network).decode
-    given: list[Tensor] = []
-    off: list[float] = []
-
-    def seen(self: nn.Module, images: Tensor) -> object:
-        given.append(encode(self, images).latent_dist.mean)
-        return encode(self, images)
-
-    def read(self: nn.Module, z: Tensor) -> object:
-        off.extend(float(x) * 4 for x in (z - given[-1]).flatten(1).std(1))
-        return decode(self, z)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(network), "encode", seen)
-        patch.setattr(type(network), "decode", read)
-        autoencoder.steady_decoder(network, tmp_path, minutes=0.01, size=32)
-    moved = {name for name, weight in network.state_dict().items() if not torch.equal(weight, before[name])}
-    assert moved and all(name.startswith(("decoder.", "post_quant_conv.")) for name in moved)
-    assert len(off) > 4 and 0 < min(off) < 0.1 < max(off) < 1.4 * autoencoder.UNSTEADY
-
-
-def test_a_decoder_that_reads_the_same_latents_is_kept_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shipped, network = tmp_path / "weights", new_autoencoder(PLAN)
-    write_part(shipped / "base", "vae", network)
-    assert not train.same_encoder(tmp_path / "nothing", shipped / "base")
-    with torch.no_grad():
-        next(network.decoder.parameters()).add_(1)
-    write_part(tmp_path / "steady", "vae", network)
-    write_part(tmp_path / "again", "vae", read_autoencoder(tmp_path / "steady"))
-    assert str(tmp_path) not in (tmp_path / "again" / "vae" / "config.json").read_text()
-    assert train.same_encoder(tmp_path / "steady", shipped / "base")
-    with torch.no_grad():
-        next(network.encoder.parameters()).add_(1)
-    write_part(tmp_path / "other", "vae", network)
-    assert not train.same_encoder(tmp_path / "other", shipped / "base")
-
-
 def test_going_on_from_the_shipped_weights_keeps_their_autoencoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,14 +220,16 @@ def test_going_on_from_the_shipped_weights_keeps_their_autoencoder(
     monkeypatch.setattr(autoencoder, "train_autoencoder", lambda *_, **__: ran.append("autoencoder"))
     monkeypatch.setattr(train, "build_latents", lambda *_: ran.append("latents"))
     monkeypatch.setattr(train, "write_card", lambda *_: ran.append("card"))
+    monkeypatch.setattr(decoder, "steady_decoder", lambda *_, **__: ran.append("decoder"))
+    monkeypatch.setattr(decoder, "decibels", lambda *_: {})
     monkeypatch.setattr(Lessons, "of_shards", lambda folder: ran.append("lessons"))
     monkeypatch.setattr(train, "train_reader", lambda *_: ran.append("reader"))
     monkeypatch.setattr(diffusion, "train_base", lambda *_, **__: diffusion.Run.fresh(PLAN, _[2]))
     train.main(["--work", str(work), "--from", "shipped", "--hours", "0"])
-    assert ran == ["latents", "lessons", "reader", "card"]
+    assert ran == ["latents", "lessons", "reader", "decoder", "card"]
     (work / "reader.safetensors").touch()
     train.main(["--work", str(work), "--from", "shipped", "--stage", "reader"])
-    assert len(ran) == 4
+    assert len(ran) == 5
     own, theirs = (read_tokenizer(folder / "base").get_vocab() for folder in (work, shipped))
     assert own == theirs and "shipped</w>" in own
     (work / "base.safetensors").write_bytes(b"")

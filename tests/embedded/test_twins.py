@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from semblant.embedded import diffusion
 from semblant.embedded.presentations import Shown
 from semblant.embedded.twins import OF_IDENTITY, OF_THE_MOMENT, captions_of, picture_of, twin_of
+from semblant.embedded.wording import Recall
 from semblant.ops.schedule import Schedule
 from semblant.world.captions import contradictions, read, write
 from semblant.world.facts import shown
@@ -99,7 +100,7 @@ def test_twins_are_shown_under_the_same_noise_at_the_same_timestep() -> None:
     unet = Spy()
     named: dict[str, Tensor] = {f"unet.{name}": weight for name, weight in unet.named_parameters()}
     average = {name: weight.detach().clone() for name, weight in named.items()}
-    run = diffusion.Run(unet, Silent(), average, diffusion.Learners(named))
+    run = diffusion.Run(unet, Silent(), Recall(4), average, diffusion.Learners(named))
     ids, frames = torch.zeros(8, 77, dtype=torch.long), torch.zeros(8, 4)
     rows = Shown(torch.zeros(8, 4, 8, 8), torch.ones(8, 1, 8, 8), ids, ids[:, :28], frames)
     diffusion._step(run, rows, Schedule.scaled_linear(), 0, torch.float32)
