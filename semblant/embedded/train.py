@@ -196,12 +196,11 @@ def main(arguments: list[str] | None = None) -> None:
         log.info("decoder: %.1f minutes", given.decoder_minutes)
         network = read_autoencoder(work / "base")
         painted = (work / "base" / "unet").is_dir() and (work / "base" / "text_encoder").is_dir()
-        base = load(work / "base", device) if painted else None
         decoder.steady_decoder(
             network,
             work,
             minutes=given.decoder_minutes,
-            base=base,
+            base=load(work / "base", device) if painted else None,
             size=plan.size,
             batch=64 if gpu else 2,
             compute=compute,
@@ -209,11 +208,13 @@ def main(arguments: list[str] | None = None) -> None:
             stay=min(KEPT, stay),
         )
         write_part(work / "base", "vae", network)
-        latents.record(work / "autoencoder.jsonl", **decoder.decibels(network, base))
+        latents.record(
+            work / "autoencoder.jsonl", **decoder.decibels(network, load(work / "base") if painted else None)
+        )
     if "judges" in stages:
         build_judges(work, given.judge_minutes, device)
     if "card" in stages:
-        write_card(work, given.captions)
+        write_card(work, given.captions, compute)
     if given.ship:
         ship(work)
 
@@ -280,11 +281,12 @@ def build_judges(work: Path, minutes: float, device: torch.device) -> None:
     gates.write_card(gates.gates(load_judges("B", made), round_trip=there_and_back), made)
 
 
-def write_card(work: Path, captions: int) -> None:
-    """Measure the base in the work folder with judges B and write what it is to `card.json` there."""
+def write_card(work: Path, captions: int, compute: torch.dtype) -> None:
+    """Measure the base in the work folder with judges B, its pictures made in `compute`; `card.json` there tells."""
     made = work / "judges" / "made"
-    base, judges = load(work / "base"), load_judges("B", made if (made / "card.json").is_file() else None)
-    curve = learning_curve(work, judges, max(captions // 4, 1))
+    base = load(work / "base").computing(compute)
+    judges = load_judges("B", made if (made / "card.json").is_file() else None)
+    curve = learning_curve(work, judges, max(captions // 4, 1), compute)
     plan = json.loads((work / "plan.json").read_text())
     log_file = work / "autoencoder.jsonl"
     codec = shipped_card().get("autoencoder", {})
@@ -309,7 +311,7 @@ def shipped_card() -> dict[str, Any]:
     return dict(json.loads(file.read_text())) if file.is_file() else {}
 
 
-def learning_curve(work: Path, judges: Judges, captions: int) -> list[dict[str, Any]]:
+def learning_curve(work: Path, judges: Judges, captions: int, compute: torch.dtype) -> list[dict[str, Any]]:
     """How good the base was after every mark of presentations, where a snapshot or an earlier measuring is here.
 
     Snapshots hold a U-Net and a text encoder; the rest of each base is that of the work folder.
@@ -321,7 +323,7 @@ def learning_curve(work: Path, judges: Judges, captions: int) -> list[dict[str, 
         if seen in measured and measured[seen]["captions"] >= captions:
             continue
         shutil.copytree(work / "base", mark, dirs_exist_ok=True, ignore=shutil.ignore_patterns("unet", "text_encoder"))
-        found = quality.measure_base(load(mark), judges, captions)
+        found = quality.measure_base(load(mark).computing(compute), judges, captions)
         measured[seen] = {"presentations": seen, **{k: found[k] for k in CURVE}}
         log.info("%s", json.dumps(measured[seen]))
     curve = [measured[seen] for seen in sorted(measured)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from semblant.backbones.blueprint import Blueprint, Tokenizer
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
-from semblant.embedded import autoencoder, diffusion, latents, train
+from semblant.embedded import autoencoder, decoder, diffusion, latents, train
 from semblant.embedded.presentations import CAPTIONS_EACH, SHOWN, Resident, Words, settle
 from semblant.embedded.processes import company
 from semblant.embedded.twins import picture_of
@@ -163,11 +163,13 @@ def test_a_run_with_pictures_that_stay_goes_from_nothing_to_a_base(
     monkeypatch.setattr(autoencoder, "CROP", 16)
     monkeypatch.setattr(autoencoder, "latent_scale", lambda network: 1.0)
     monkeypatch.setattr(autoencoder, "face_psnr", lambda network: {"psnr": 1.0})
+    monkeypatch.setattr(decoder, "decibels", lambda network, base: {"psnr_guessed": float(base.size)})
     monkeypatch.setattr(latents, "SHARD", 8)
-    given = "--stage autoencoder text base --resident 8 --batch 4 --compute float32"
-    minutes = "--autoencoder-minutes .02 --text-minutes .02 --hours .0005"
+    given = "--stage autoencoder text base decoder --resident 8 --batch 4 --compute float32"
+    minutes = "--autoencoder-minutes .02 --decoder-minutes .02 --text-minutes .02 --hours .0005"
     train.main(["--work", str(tmp_path), *given.split(), *minutes.split()])
     base = load(tmp_path / "base")
     assert base.size == 32 and base.prediction == "v_prediction"
+    assert json.loads((tmp_path / "autoencoder.jsonl").read_text().splitlines()[-1]) == {"psnr_guessed": 32.0}
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["presentations"] > 0 and not (tmp_path / "latents").exists()

@@ -255,7 +255,7 @@ def test_the_learning_curve_measures_every_snapshot_once(
         return {**dict.fromkeys(train.CURVE, 0.5), "captions": captions}
 
     monkeypatch.setattr(train.quality, "measure_base", measure)
-    curve = train.learning_curve(bank, None, 8)  # type: ignore[arg-type]
+    curve = train.learning_curve(bank, None, 8, torch.float32)  # type: ignore[arg-type]
     assert curve == [{"presentations": 50, "captions": 8, "macro": 0.5, "macro_corrected": 0.5, "faces": 0.5}]
-    assert train.learning_curve(bank, None, 8) == curve and measured == [8]  # type: ignore[arg-type]
-    assert train.learning_curve(bank, None, 16)[0]["captions"] == 16  # type: ignore[arg-type]
+    assert train.learning_curve(bank, None, 8, torch.float32) == curve and measured == [8]  # type: ignore[arg-type]
+    assert train.learning_curve(bank, None, 16, torch.float32)[0]["captions"] == 16  # type: ignore[arg-type]
