@@ -6,7 +6,7 @@ known to the pixel, and does not depend on how well anything was generated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -49,22 +49,46 @@ def masses(
 
     `base` is a view with its words attached; words that the prompt lacks are left out.
     """
+    found: dict[str, list[float]] = {}
+    for maps, positions in _passes(base, prompt, scene, TIMESTEPS, seed):
+        for word, mask in masks.items():
+            if places := positions.get(word):
+                found.setdefault(word, []).extend(_inside(maps, places, mask))
+    return {word: sum(shares) / len(shares) for word, shares in found.items()}
+
+
+@torch.no_grad()
+def look_of(
+    base: Base, prompt: str, scene: Scene, word: str, timesteps: Sequence[int] = TIMESTEPS, seed: int = 0
+) -> Float[Tensor, "size size"]:
+    """The share of attention that each pixel of a scene gives a word: mean over heads, timesteps and the sites that see
+    most finely, which tell places best (Hertz et al. 2022, arXiv 2208.01626, take the 16 x 16 ones), enlarged to the
+    picture. KeyError when the prompt lacks the word."""
+    looks = []
+    for maps, positions in _passes(base, prompt, scene, timesteps, seed):
+        finest = max(site.shape[2] for site in maps)
+        looks += [site.float().mean(1)[0, :, list(positions[word])].sum(-1) for site in maps if site.shape[2] == finest]
+    look = torch.stack(looks).mean(0)
+    side = round(len(look) ** 0.5)
+    return F.interpolate(look.view(1, 1, side, side), size=(base.size, base.size), mode="bilinear")[0, 0]
+
+
+def _passes(
+    base: Base, prompt: str, scene: Scene, timesteps: Sequence[int], seed: int
+) -> Iterator[tuple[list[Tensor], Mapping[str, Sequence[int]]]]:
+    """One pass of the noised scene at each timestep: cross-attention maps, site by site, and where the words stand."""
     picture = render([scene], base.size, labels=False).image * 2 - 1
     latent = base.encode(picture.to(base.device))
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latent.shape, generator=generator).to(latent)
     context = base.text(prompt)
     watched = base.patched(Recorder())
-    found: dict[str, list[float]] = {}
-    for time in TIMESTEPS:
+    for time in timesteps:
         moment = Moment.of(torch.tensor([time]))
         watched.denoise(base.schedule.noised(latent, noise, torch.tensor([time])), moment, context)
         maps = moment.recorded("map")
         assert isinstance(maps, list)
-        for word, mask in masks.items():
-            if places := context.rows[0].positions.get(word):
-                found.setdefault(word, []).extend(_inside(maps, places, mask))
-    return {word: sum(shares) / len(shares) for word, shares in found.items()}
+        yield maps, context.rows[0].positions
 
 
 def _inside(maps: Sequence[Tensor], places: Sequence[int], mask: Tensor) -> list[float]:
