@@ -84,8 +84,9 @@ def _passes(
     context = base.text(prompt)
     watched = base.patched(Recorder())
     for time in timesteps:
-        moment = Moment.of(torch.tensor([time]))
-        watched.denoise(base.schedule.noised(latent, noise, torch.tensor([time])), moment, context)
+        at = torch.tensor([time], device=latent.device)
+        moment = Moment.of(at)
+        watched.denoise(base.schedule.noised(latent, noise, at), moment, context)
         maps = moment.recorded("map")
         assert isinstance(maps, list)
         yield maps, context.rows[0].positions

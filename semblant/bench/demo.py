@@ -357,7 +357,8 @@ def _record(result: Made) -> dict[str, Any]:
 def commands(
     plan: Plan, out: Path, base_name: str, face: str, seed: int, word: str, prompt: str, precision: str
 ) -> list[str]:
-    """Command lines that do by hand what the demo did: fits, one prompt's pictures, and measuring."""
+    """Command lines that do by hand what the demo did, in bfloat16 up to its rounding: fits, one prompt's pictures, and
+    measuring."""
     at, base = out.name or "demo", "" if base_name == "embedded" else f" --base {Path(base_name).name}"
     steps = f" --steps {plan.sampling_steps}" if plan.sampling_steps else ""
     lines = []

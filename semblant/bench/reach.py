@@ -27,6 +27,7 @@ from semblant.metrics.identity import identity_gain, reference_vectors
 from semblant.patches.weights import Offsets
 from semblant.training.learner import Example, Learner, Optimiser
 from semblant.training.optimise import optimise
+from semblant.training.precision import choose
 from semblant.verbs import fit, load, sample
 
 logger = logging.getLogger(__name__)
@@ -76,11 +77,12 @@ def reach(
         portrait = draw([sitter.portrait()])[0]
         subject = Subject((portrait,), "<them>", "person", (None,), (None,), (None,), ("drawn",))
         references = reference_vectors(draw(sitter.others(6)), judges)
+        common: dict[str, Any] = {"steps": steps, "lr": lr, "compute": base.compute}
         plain: dict[str, Any] = {"flip": 0.0, "scale": (1.0, 1.0), "jitter": False}
-        one = fit("textual-inversion", base, subject, steps=steps, lr=lr, batch=1)
-        ten = fit("sefi-ide", base, subject, steps=steps, lr=lr, expansion="direct", attention_weight=0.0, **plain)
+        one = fit("textual-inversion", base, subject, batch=1, **common)
+        ten = fit("sefi-ide", base, subject, expansion="direct", attention_weight=0.0, **common, **plain)
         learner = whole_unet(base, subject, steps, 1e-4)
-        optimise(base, [learner], seeds=[0])
+        optimise(base, [learner], seeds=[0], compute=base.compute)
         arms: dict[str, dict[str, Any]] = {
             "class word": {},
             "one row": {"concepts": [one]},
@@ -109,7 +111,9 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     sitters = [Sitter("tune", i) for i in range(given.people)]
-    records = reach(load(given.base), load_judges("B"), sitters, given.steps, logger.info, given.lr)
+    base = load(given.base)
+    base = base.computing(choose(base))
+    records = reach(base, load_judges("B"), sitters, given.steps, logger.info, given.lr)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(records, indent=1) + "\n")
     for arm in dict.fromkeys(r["arm"] for r in records):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semblant.cli.bases import BaseName, Config, Offline, read
+from semblant.cli.bases import BaseName, Config, Offline, precision_of, read
 from semblant.cli.interruption import stoppable
 from semblant.cli.terminal import Terminal
 
@@ -19,6 +19,7 @@ def demo(
     config: Config = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Updates per fit.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of fits and pictures.")] = 0,
+    precision: Annotated[str, typer.Option("--precision", help="auto (measured once), float32 or bfloat16.")] = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer steps and prompts: a minute instead of five.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,
@@ -27,7 +28,7 @@ def demo(
     from semblant.bench.demo import QUICK, Plan, run
 
     terminal = Terminal(quiet, json)
-    plan = QUICK if quick else Plan()
+    plan, compute = QUICK if quick else Plan(), precision_of(precision)
     loaded = read(base, offline, config)
     with stoppable(terminal.say, "stopping after this step") as asked_to_stop:
         results = run(
@@ -37,6 +38,7 @@ def demo(
             plan=plan,
             seed=seed,
             base_name=base,
+            compute=compute,
             say=terminal.say,
             stop=asked_to_stop,
         )

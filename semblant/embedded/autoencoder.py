@@ -50,8 +50,8 @@ class Drawn:
     scenes: Sequence[Scene]
 
 
-def corners(drawn: Drawn, generator: torch.Generator) -> tuple[list[tuple[int, int]], int]:
-    """Left and top of one crop of each picture, most of them around the first face, and how wide and high they are."""
+def corners(drawn: Drawn, generator: torch.Generator) -> list[tuple[int, int]]:
+    """Left and top of one crop of each picture, most of them around the first face."""
     room = drawn.images.shape[-1] - CROP
     places = []
     for box in drawn.boxes[:, 0]:
@@ -60,17 +60,17 @@ def corners(drawn: Drawn, generator: torch.Generator) -> tuple[list[tuple[int, i
             centre = (box[:2] + box[2:]) / 2 + (torch.rand(2, generator=generator) - 0.5) * 32
             corner = (centre - CROP / 2).round().long().clamp(0, room)
         places.append((int(corner[0]), int(corner[1])))
-    return places, CROP
+    return places
 
 
-def crops(drawn: Drawn, generator: torch.Generator) -> Tensor:
-    """Two crops [2 n, 3, CROP, CROP] of each picture: drawing it costs more than learning from one of them."""
-    out = []
-    for _ in range(2):
-        places, side = corners(drawn, generator)
-        pairs = zip(drawn.images, places, strict=True)
-        out += [image[:, y : y + side, x : x + side] for image, (x, y) in pairs]
-    return torch.stack(out).contiguous(memory_format=torch.channels_last)
+def crops(drawn: Drawn, generator: torch.Generator, cell: int = 1) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Two crops [2 n, 3, CROP, CROP] of each picture, and where they are: drawing it costs more than learning from one
+    of them. Their corners are multiples of `cell` pixels."""
+    places = [corner for _ in range(2) for corner in corners(drawn, generator)]
+    places = [((x + cell // 2) // cell * cell, (y + cell // 2) // cell * cell) for x, y in places]
+    pairs = zip([*drawn.images, *drawn.images], places, strict=True)
+    out = torch.stack([image[:, y : y + CROP, x : x + CROP] for image, (x, y) in pairs])
+    return out.contiguous(memory_format=torch.channels_last), places
 
 
 def reconstruction_error(made: Tensor, wanted: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ def train_autoencoder(
     network.train()
 
     def loss_of(drawn: Drawn) -> Tensor:
-        images = crops(drawn, generator)
+        images, _ = crops(drawn, generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=compute == torch.bfloat16):
             posterior = network.encode(images).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=chance, device=device)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from semblant.backbones.base import Base
 from semblant.backbones.moment import Moment
-from semblant.embedded.autoencoder import Drawn, corners, face_psnr, kept, learn, reconstruction_error, streamed
+from semblant.embedded.autoencoder import Drawn, crops, face_psnr, kept, learn, reconstruction_error, streamed
 from semblant.world.captions import write
 from semblant.world.scene import Scene
 
@@ -71,7 +71,8 @@ def steady_decoder(
     stay: int = 0,
 ) -> nn.Module:
     """Teach the decoder of `network` for some minutes, on latents with white noise on them and, in every other step, on
-    what `base` takes them for; it shares the encoder. Numbers go to `work/decoder.jsonl`. Returns it on the CPU."""
+    what `base` takes them for; it shares the encoder. The pictures follow from the seed. Numbers go to
+    `work/decoder.jsonl`. Returns it on the CPU."""
     torch.manual_seed(seed)
     device = torch.device(device)
     network.to(device, memory_format=torch.channels_last).requires_grad_(False).train()
@@ -79,7 +80,7 @@ def steady_decoder(
     for weight in learned:
         weight.requires_grad_(True)
     generator, chance = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
-    source = kept(stay, batch, size, device, generator) if stay else streamed(0, batch, size, device)
+    source = kept(stay, batch, size, device, generator) if stay else streamed(seed, batch, size, device)
     ways = [with_noise(chance)]
     if base is not None:
         ways.append(as_guessed(base.computing(compute), chance, random.Random(seed)))
@@ -92,25 +93,23 @@ def steady_decoder(
             with torch.no_grad():
                 z = network.encode(drawn.images).latent_dist.mean.float()
                 spoiled = ways[step % len(ways)](z * scale, drawn.scenes) / scale
-            latents, images = crops(spoiled, drawn, generator)
+            latents, images = cut(spoiled, drawn, generator)
             return reconstruction_error(network.decode(latents).sample.float(), images)
 
     learn(learned, LEARNING_RATE, loss_of, source, minutes, work / "decoder.jsonl")
     return network.cpu().eval()
 
 
-def crops(z: Latents, drawn: Drawn, generator: torch.Generator) -> tuple[Latents, Float[Tensor, "m 3 s s"]]:
-    """Two crops of each, most around a face: of the latents, and of the pictures behind the same cells."""
+def cut(
+    z: Latents, drawn: Drawn, generator: torch.Generator
+) -> tuple[Float[Tensor, "m c a a"], Float[Tensor, "m 3 s s"]]:
+    """Crops of the pictures, and of the latents the same cells."""
     cell = drawn.images.shape[-1] // z.shape[-1]
-    latents, images = [], []
-    for _ in range(2):
-        places, side = corners(drawn, generator)
-        for latent, image, place in zip(z, drawn.images, places, strict=True):
-            x, y = (int(c) // cell * cell for c in place)
-            images.append(image[:, y : y + side, x : x + side])
-            latents.append(latent[:, y // cell : (y + side) // cell, x // cell : (x + side) // cell])
-    form = torch.channels_last
-    return torch.stack(latents).contiguous(memory_format=form), torch.stack(images).contiguous(memory_format=form)
+    images, places = crops(drawn, generator, cell)
+    side = images.shape[-1] // cell
+    pairs = zip([*z, *z], places, strict=True)
+    parts = [own[:, y // cell : y // cell + side, x // cell : x // cell + side] for own, (x, y) in pairs]
+    return torch.stack(parts).contiguous(memory_format=torch.channels_last), images
 
 
 def decibels(network: Any, base: Base | None) -> dict[str, float]:

@@ -144,6 +144,7 @@ class Run:
             for name, value in {**_text_names(learned, own), **recall}.items():
                 own[name].copy_(value)
                 self.average[name].copy_(value)
+        self.learners.forget("text.")
 
     def ship(self, folder: Path) -> None:
         """Write the moving average in half precision, as a base's U-Net and text encoder."""

@@ -60,6 +60,13 @@ class Learners:
         for weight in self.named.values():
             weight.grad = None
 
+    def forget(self, prefix: str) -> None:
+        """Let go of the moments of the weights whose names start so: they were replaced."""
+        for optimiser, weights in ((self.muon, self.matrices), (self.adam, self.rest)):
+            for name, weight in weights.items():
+                if name.startswith(prefix):
+                    optimiser.state.pop(weight, None)
+
     def state(self) -> dict[str, Tensor]:
         """Moments of both, as `key.name of the weight`."""
         found: dict[str, Tensor] = {}

@@ -129,14 +129,14 @@ def frames_of(scenes: Sequence[Scene]) -> Frame:
 
 def named_in(captions: Sequence[str], scenes: Sequence[Scene]) -> Int[Tensor, "captions facts"]:
     """Which value of every fact a caption names, `UNNAMED` where it names none. A name names all that it stands for,
-    and is `UNSEEN` where the picture does not show that."""
+    and is `UNSEEN` where the picture does not show that, or shows dyed hair."""
     found = []
     for caption, scene in zip(captions, scenes, strict=True):
-        said = read(caption).facts
-        name = scene.people[0].name
-        by_name = IDENTITY_FACTS if name is not None and name in caption else ()
+        said, who = read(caption).facts, scene.people[0]
+        by_name = IDENTITY_FACTS if who.name is not None and who.name in caption else ()
         if by_name:
-            said = {f: v for f, v in shown(scene).items() if f in by_name} | said
+            own = {"hair colour"} if who.hair_colour != who.identity.hair_colour else set()
+            said = {f: v for f, v in shown(scene).items() if f in by_name and f not in own} | said
         silent = {f: UNSEEN if f in by_name else UNNAMED for f in FACTS}
         found.append([VALUES[f].index(said[f]) if f in said else silent[f] for f in FACTS])
     return torch.tensor(found)

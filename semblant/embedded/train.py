@@ -1,8 +1,8 @@
 """`python -m semblant.embedded.train`: train the embedded base and its judges from the world.
 
-Stages run in order, each for its minutes; every stage resumes from the work folder, and nothing outside it is written
-until `--ship` puts the half-precision results into the package. A run that goes on from the shipped weights keeps their
-autoencoder: another would make latents that the shipped U-Net has never seen.
+Stages run in order, each for its minutes; all but the short ones resume from the work folder, and nothing outside it
+is written until `--ship` puts the half-precision results into the package. A run that goes on from the shipped weights
+keeps their autoencoder: another would make latents that the shipped U-Net has never seen.
 
 With `--device cuda` pictures are drawn, encoded and shown on the GPU and never leave it; other processes write the
 captions.
@@ -40,6 +40,7 @@ from semblant.embedded.judges import train_judges
 from semblant.embedded.learners import learning_rate
 from semblant.embedded.presentations import Words
 from semblant.embedded.reader import Lessons, train_reader
+from semblant.training.precision import choose
 from semblant.world.captions import PUNCTUATION, words
 
 log = logging.getLogger("semblant.embedded")
@@ -51,7 +52,7 @@ RESIDENT, KEPT = 98_304, 16_384
 """Pictures that stay on a GPU: for the base as latents, of which this many fill a gigabyte; for the autoencoder."""
 CURVE = ("captions", "macro", "macro_corrected", "faces")
 """What the learning curve in the card holds for every mark."""
-GOING_ON = ("latents", "reader", "base", "decoder", "card")
+GOING_ON = ("latents", "text", "reader", "base", "decoder", "card")
 """Stages of a run that goes on from the shipped weights."""
 
 
@@ -147,7 +148,8 @@ def main(arguments: list[str] | None = None) -> None:
         latents.record(work / "autoencoder.jsonl", **autoencoder.face_psnr(network))
     if "latents" in stages and not stay:
         build_latents(work, given.shards, compute)
-    if "text" in stages:
+    begun = given.warm == "shipped" or (work / diffusion.STATE).is_file()
+    if "text" in (given.stage or ()) or ("text" in stages and not (work / diffusion.STATE).is_file()):
         log.info("text encoder: %.1f minutes", given.text_minutes)
         run = diffusion.begun(work, plan, tokenizer, warm=WEIGHTS / "base" if given.warm == "shipped" else None)
         wording.train_text(
@@ -160,11 +162,12 @@ def main(arguments: list[str] | None = None) -> None:
             compute=compute,
             device=device,
             workers=workers,
-            start=run.text_so_far() if run.seen else None,
+            start=run.text_so_far() if begun else None,
         )
-        if run.seen:
+        if begun:
             run.learn_words(work / "text.safetensors")
             run.save(work / diffusion.STATE)
+            run.ship(work / "base")
     rows = None
     if stay and {"reader", "base"} & set(stages):
         encode = encoder(work, compute, device)
@@ -199,6 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
         decoder.steady_decoder(
             network,
             work,
+            seed=_presentations(work),
             minutes=given.decoder_minutes,
             base=load(work / "base", device) if painted else None,
             size=plan.size,
@@ -214,7 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "judges" in stages:
         build_judges(work, given.judge_minutes, device)
     if "card" in stages:
-        write_card(work, given.captions, compute)
+        write_card(work, given.captions)
     if given.ship:
         ship(work)
 
@@ -281,10 +285,12 @@ def build_judges(work: Path, minutes: float, device: torch.device) -> None:
     gates.write_card(gates.gates(load_judges("B", made), round_trip=there_and_back), made)
 
 
-def write_card(work: Path, captions: int, compute: torch.dtype) -> None:
-    """Measure the base in the work folder with judges B, its pictures made in `compute`; `card.json` there tells."""
+def write_card(work: Path, captions: int) -> None:
+    """Measure the base in the work folder with judges B, in the faster precision; `card.json` there tells."""
     made = work / "judges" / "made"
-    base = load(work / "base").computing(compute)
+    base = load(work / "base")
+    compute = choose(base, rows=16)
+    base = base.computing(compute)
     judges = load_judges("B", made if (made / "card.json").is_file() else None)
     curve = learning_curve(work, judges, max(captions // 4, 1), compute)
     plan = json.loads((work / "plan.json").read_text())
@@ -295,7 +301,11 @@ def write_card(work: Path, captions: int, compute: torch.dtype) -> None:
         drawn = max(line.get("pictures", 0) for line in lines) or codec.get("pictures", 0)
         codec = {**lines[-1], "pictures": drawn}
     card = {
-        "base": {"presentations": plan.pop("presentations"), **quality.measure_base(base, judges, captions)},
+        "base": {
+            "presentations": plan.pop("presentations"),
+            "compute": _told(compute),
+            **quality.measure_base(base, judges, captions),
+        },
         "curve": curve,
         "named people": {"identity_gain": quality.measure_named(base, judges)},
         "autoencoder": codec,
@@ -303,6 +313,15 @@ def write_card(work: Path, captions: int, compute: torch.dtype) -> None:
     }
     (work / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     log.info("%s", json.dumps(card))
+
+
+def _told(compute: torch.dtype) -> str:
+    return str(compute).removeprefix("torch.")
+
+
+def _presentations(work: Path) -> int:
+    plan = work / "plan.json"
+    return int(json.loads(plan.read_text())["presentations"]) if plan.is_file() else 0
 
 
 def shipped_card() -> dict[str, Any]:
@@ -324,7 +343,7 @@ def learning_curve(work: Path, judges: Judges, captions: int, compute: torch.dty
             continue
         shutil.copytree(work / "base", mark, dirs_exist_ok=True, ignore=shutil.ignore_patterns("unet", "text_encoder"))
         found = quality.measure_base(load(mark).computing(compute), judges, captions)
-        measured[seen] = {"presentations": seen, **{k: found[k] for k in CURVE}}
+        measured[seen] = {"presentations": seen, "compute": _told(compute), **{k: found[k] for k in CURVE}}
         log.info("%s", json.dumps(measured[seen]))
     curve = [measured[seen] for seen in sorted(measured)]
     kept.write_text(json.dumps(curve) + "\n")

@@ -175,9 +175,11 @@ def train_text(
                 group["lr"] = rate * min(1.0, (step + 1) / 200) * max(0.02, 1 - spent / minutes)
             with torch.autocast(device.type, torch.bfloat16, enabled=compute == torch.bfloat16):
                 states = network(input_ids=ids).last_hidden_state.float()
-                known = states.detach() if start is None else start(input_ids=ids).last_hidden_state.float()
-            far = (states - known).square().sum(-1).mean()
-            error = recall.error(states, named.long(), numbers) + NEAR * far
+            error = recall.error(states, named.long(), numbers)
+            if start is not None:
+                with torch.no_grad():
+                    known = start(input_ids=ids).last_hidden_state.float()
+                error = error + NEAR * (states - known).square().sum(-1).mean()
             optimiser.zero_grad()
             error.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)

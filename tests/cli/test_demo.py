@@ -21,7 +21,7 @@ def test_the_printed_command_lines_make_the_same_again(
     fast = {"views": 2, "calibration_draws": 1}
     monkeypatch.setattr(demo, "QUICK", demo.Plan(2, 1, 1, 2, 1, fast))
     (tmp_path / base.name).symlink_to(base)
-    result = run("demo", "--base", base, "--quick", "--steps", 2, "--json")
+    result = run("demo", "--base", base, "--quick", "--steps", 2, "--precision", "float32", "--json")
     assert result.exit_code == 0, result.stderr
     lines = [shlex.split(line)[1:] for line in json.loads(result.stdout)["commands"]]
     for line in lines:

@@ -13,12 +13,14 @@ from semblant.backbones.faces import crops
 from semblant.embedded import diffusion, latents, reader
 from semblant.embedded.judge_bank import FACTS
 from semblant.embedded.presentations import Shown
-from semblant.embedded.reader import UNNAMED, Lessons, Reader, frames_of, named_in
+from semblant.embedded.reader import UNNAMED, UNSEEN, Lessons, Reader, frames_of, named_in
+from semblant.embedded.wording import labels
 from semblant.ops.schedule import Schedule
+from semblant.world.captions import write
 from semblant.world.facts import IDENTITY_FACTS, VALUES, shown
 from semblant.world.names import name_of
 from semblant.world.renderer import PARTS, render
-from semblant.world.scene import draw_scene, named_person, person_of
+from semblant.world.scene import draw_scene, draw_training_scene, named_person, person_of
 
 SOMEBODY = [draw_scene(random.Random(seed), person_of("train", seed)) for seed in range(6)]
 
@@ -38,6 +40,19 @@ def test_a_name_names_all_that_shows_of_who_it_is_and_nothing_of_the_moment() ->
     of_identity = {fact: value for fact, value in shown(scene).items() if fact in IDENTITY_FACTS}
     assert len(of_identity) > 3 and told == of_identity | {"style": "photo"}
     assert (silent != UNNAMED).sum() == 1
+
+
+def test_what_a_name_names_is_what_the_text_encoder_is_taught_of_it() -> None:
+    length, dyed = 77, 0
+    for index in range(400):
+        scene = draw_training_scene(index)
+        caption = write(scene, random.Random(index))
+        (named,) = named_in([caption], [scene]).tolist()
+        taught, _ = labels(caption, length)
+        assert all(place + 1 == own for place, own in zip(named, taught[-1], strict=True) if place != UNSEEN)
+        person = scene.people[0]
+        dyed += person.name in (caption if person.name else ()) and person.hair_colour != person.identity.hair_colour
+    assert dyed > 3
 
 
 def test_frames_are_told_without_drawing_and_hold_the_face_upright_in_the_middle() -> None:

@@ -12,23 +12,17 @@ from torch import Tensor
 
 from semblant.backbones.blueprint import Blueprint, Tokenizer
 from semblant.backbones.loading import load
-from semblant.backbones.vocabulary import word_tokenizer
 from semblant.embedded import autoencoder, decoder, diffusion, latents, train
 from semblant.embedded.presentations import CAPTIONS_EACH, SHOWN, Resident, Words, settle
 from semblant.embedded.processes import company
 from semblant.embedded.twins import picture_of
-from semblant.world.captions import PUNCTUATION, read, words
+from semblant.world.captions import read
 from semblant.world.company import draw_whole_world_scene
 from semblant.world.facts import contradictions
 from semblant.world.renderer import render
 from semblant.world.scene import draw_training_scene
 
 PLAN = Blueprint(size=32, unet=(16, 32), heads=2, width=32, text_layers=1, autoencoder=(8, 8, 16))
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return word_tokenizer([*words(), *PUNCTUATION])
 
 
 @pytest.fixture(scope="module")

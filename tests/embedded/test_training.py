@@ -23,7 +23,7 @@ from semblant.backbones.blueprint import (
 )
 from semblant.backbones.loading import load
 from semblant.backbones.vocabulary import word_tokenizer
-from semblant.embedded import autoencoder, decoder, diffusion, latents, learners, presentations, train
+from semblant.embedded import autoencoder, decoder, diffusion, latents, learners, presentations, train, wording
 from semblant.embedded.reader import Lessons
 from semblant.errors import FileProblem
 from semblant.ops.schedule import Schedule
@@ -224,12 +224,15 @@ def test_going_on_from_the_shipped_weights_keeps_their_autoencoder(
     monkeypatch.setattr(decoder, "decibels", lambda *_: {})
     monkeypatch.setattr(Lessons, "of_shards", lambda folder: ran.append("lessons"))
     monkeypatch.setattr(train, "train_reader", lambda *_: ran.append("reader"))
+    monkeypatch.setattr(diffusion, "begun", lambda *_, **__: diffusion.Run.fresh(PLAN, _[2]))
     monkeypatch.setattr(diffusion, "train_base", lambda *_, **__: diffusion.Run.fresh(PLAN, _[2]))
+    monkeypatch.setattr(wording, "train_text", lambda *_, start, **__: ran.append("text" if start else "new text"))
+    monkeypatch.setattr(diffusion.Run, "learn_words", lambda self, path: None)
     train.main(["--work", str(work), "--from", "shipped", "--hours", "0"])
-    assert ran == ["latents", "lessons", "reader", "decoder", "card"]
+    assert ran == ["latents", "text", "lessons", "reader", "decoder", "card"]
     (work / "reader.safetensors").touch()
     train.main(["--work", str(work), "--from", "shipped", "--stage", "reader"])
-    assert len(ran) == 5
+    assert len(ran) == 6
     own, theirs = (read_tokenizer(folder / "base").get_vocab() for folder in (work, shipped))
     assert own == theirs and "shipped</w>" in own
     (work / "base.safetensors").write_bytes(b"")
@@ -256,6 +259,7 @@ def test_the_learning_curve_measures_every_snapshot_once(
 
     monkeypatch.setattr(train.quality, "measure_base", measure)
     curve = train.learning_curve(bank, None, 8, torch.float32)  # type: ignore[arg-type]
-    assert curve == [{"presentations": 50, "captions": 8, "macro": 0.5, "macro_corrected": 0.5, "faces": 0.5}]
+    half = dict.fromkeys(("macro", "macro_corrected", "faces"), 0.5)
+    assert curve == [{"presentations": 50, "compute": "float32", "captions": 8, **half}]
     assert train.learning_curve(bank, None, 8, torch.float32) == curve and measured == [8]  # type: ignore[arg-type]
     assert train.learning_curve(bank, None, 16, torch.float32)[0]["captions"] == 16  # type: ignore[arg-type]

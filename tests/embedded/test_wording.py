@@ -105,15 +105,48 @@ def test_the_text_stage_of_a_begun_run_teaches_its_encoder_and_leaves_its_unet(
         assert changed == (not name.startswith("unet.")), name
         assert torch.equal(after.average[name], after.named()[name])
     assert torch.equal(after.recall.facts.weight, taught["recall.facts.weight"])
+    shipped = load_file(tmp_path / "base" / "text_encoder" / "model.safetensors")
+    tables = [next(w for k, w in own.items() if k.endswith("token_embedding.weight")) for own in (shipped, taught)]
+    assert torch.equal(tables[0].float(), tables[1].half().float())
 
 
-def test_a_state_of_before_words_were_kept_is_gone_on_from(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    run = diffusion.Run.fresh(PLAN, tokenizer, seed=4)
-    run.save(tmp_path / "whole.safetensors")
-    old = {k: v for k, v in load_file(tmp_path / "whole.safetensors").items() if "recall" not in k}
-    save_file(old, tmp_path / "base.safetensors", {"seen": "64", "steps": "2"})
-    again = diffusion.begun(tmp_path, PLAN, tokenizer)
+def test_a_run_that_goes_on_learns_words_again_only_when_asked(
+    bank: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[bool] = []
+    monkeypatch.setattr(train, "Blueprint", lambda: PLAN)
+    monkeypatch.setattr(train, "tokenizer_of", lambda *_: tokenizer)
+    monkeypatch.setattr(wording, "train_text", lambda *_, start, **__: taught.append(start is not None))
+    monkeypatch.setattr(diffusion.Run, "learn_words", lambda self, path: None)
+    monkeypatch.setattr(train, "STAGES", ("text",))
+    train.main(["--work", str(bank)])
+    assert taught == [False]
+    diffusion.Run.fresh(PLAN, tokenizer).save(bank / diffusion.STATE)
+    train.main(["--work", str(bank)])
+    assert taught == [False]
+    train.main(["--work", str(bank), "--stage", "text"])
+    assert taught == [False, True]
+
+
+def test_weights_that_were_replaced_forget_what_moved_them(bank: Path, tokenizer: Tokenizer) -> None:
+    run = diffusion.train_base(bank, PLAN, tokenizer, minutes=0.01, batch=2)
+    text = {name for name in run.learners.named if name.startswith("text.")}
+    moved = lambda: {key.split(".", 1)[1] for key in run.learners.state()}
+    assert text < moved()
+    run.learners.forget("text.")
+    assert not text & moved() and {name for name in run.learners.named if name.startswith("unet.")} <= moved()
+    run.save(bank / diffusion.STATE)
+    again = diffusion.train_base(bank, PLAN, tokenizer, minutes=0.01, batch=2)
+    assert again.steps > run.steps
+
+
+def test_a_state_of_before_words_were_kept_is_gone_on_from(bank: Path, tokenizer: Tokenizer) -> None:
+    run = diffusion.train_base(bank, PLAN, tokenizer, minutes=0.01, batch=2)
+    old = {k: v for k, v in load_file(bank / diffusion.STATE).items() if "recall" not in k}
+    save_file(old, bank / diffusion.STATE, {"seen": "64", "steps": "2"})
+    again = diffusion.begun(bank, PLAN, tokenizer)
     assert again.seen == 64 and all(torch.equal(again.named()[k], w) for k, w in run.unet.named_parameters("unet"))
+    assert diffusion.train_base(bank, PLAN, tokenizer, minutes=0.01, batch=2).steps > 2
 
 
 def test_what_has_faded_is_asked_of_the_tokens_behind_a_caption(tokenizer: Tokenizer) -> None:
@@ -149,7 +182,7 @@ def test_words_that_pictures_do_not_need_are_told_more_surely_after_steps_of_the
         with torch.no_grad():
             return float(run.recall.missed(run.text(input_ids=shown.ids)[0][:, -1], shown.named))
 
-    assert missed(diffusion.RECALL) < 0.8 * missed(0.0)
+    assert missed(diffusion.RECALL) < 0.7 * missed(0.0)
 
 
 def test_a_name_stands_for_facts_and_says_so_where_the_picture_hides_them() -> None:
