@@ -29,7 +29,7 @@ from semblant.sampling.loop import Branches, noise, sample_latents
 from semblant.training.concepts import Concept, require_base
 from semblant.training.learner import Learner
 from semblant.training.optimise import Progress, optimise, stored_compute
-from semblant.training.precision import choose
+from semblant.training.precision import choose, precision_name
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def fit(
     }
 
     def learned(index: int, steps: int, losses: dict[str, float], figures: Mapping[str, Any]) -> Concept:
-        figures = {**figures, "compute": str(compute).removeprefix("torch.")}
+        figures = {**figures, "compute": precision_name(compute)}
         return _concept(chosen, base, subjects[index], learners[index], seed, steps, losses, figures)
 
     def after_step(now: Progress) -> None:

@@ -35,7 +35,7 @@ from semblant.training import concepts
 from semblant.training.concepts import Concept
 from semblant.training.lock import held
 from semblant.training.optimise import Interrupted, Progress
-from semblant.training.precision import choose
+from semblant.training.precision import choose, precision_name
 from semblant.world.prompts import demo_prompts
 
 WORD, CLASS_WORD = "<maya>", "person"
@@ -51,7 +51,7 @@ class Plan:
     """How much the demo does."""
 
     steps: int = 300
-    """Updates per fit: with these the whole demo took 188 s on two cores in bfloat16, and 330 s in float32."""
+    """Updates per fit: with these the whole demo took 190 s on two cores in bfloat16, and 330 s in float32."""
     prompts: int = 8
     seeds: int = 2
     """Pictures per prompt and arm: the first is shown, all are measured."""
@@ -126,7 +126,7 @@ def run(
     place = Path(os.path.abspath(out))
     with held(place.with_name(f"{place.name}.lock"), out):
         base = base.computing(compute or choose(base, rows=2))
-        say(f"computing in {_precision(base)}")
+        say(f"computing in {precision_name(base.compute)}")
         return _run(out, base, plan, seed, word, base_name, sitter or Sitter(), say, stop)
 
 
@@ -175,7 +175,7 @@ def _run(
         "prompts": prompts,
         "not_measured": not_measured,
         "arms": {result.arm.key: _record(result) for result in [*made, truth]},
-        "commands": commands(plan, out, base_name, face, seed, word, prompts[0], _precision(base)),
+        "commands": commands(plan, out, base_name, face, seed, word, prompts[0], precision_name(base.compute)),
         "seconds": round(time.monotonic() - began, 1),
     }
     write_text(out / "report.html", page(results, made, truth, portrait, references))
@@ -188,10 +188,6 @@ def _above_chance(base: Base) -> float | None:
     """How many of the facts that captions name the shipped base obeys, corrected for chance; None for other bases."""
     card = embedded_card() if base.name == EMBEDDED else {}
     return card.get("base", {}).get("macro_corrected")
-
-
-def _precision(base: Base) -> str:
-    return str(base.compute).removeprefix("torch.")
 
 
 def _claim(out: Path) -> None:

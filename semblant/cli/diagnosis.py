@@ -155,9 +155,9 @@ def report(
 def _precision(base: Base | None) -> str | None:
     if base is None:
         return None
-    from semblant.training.precision import choose
+    from semblant.training.precision import choose, precision_name
 
-    return str(choose(base)).removeprefix("torch.")
+    return precision_name(choose(base))
 
 
 def register(app: typer.Typer) -> None:

@@ -96,7 +96,7 @@ def sample(
     """
     from semblant import verbs
     from semblant.sampling.solvers import solver as known_solver
-    from semblant.training.precision import choose
+    from semblant.training.precision import choose, precision_name
 
     terminal = Terminal(quiet, json)
     wanted = size_of(size)
@@ -138,7 +138,7 @@ def sample(
                     "seed": seed + start + k,
                     **settings,
                     "size": image.size,
-                    "precision": str(compute).removeprefix("torch."),
+                    "precision": precision_name(compute),
                     "base": loaded.describe(),
                     "concepts": [part.record() for part in parts],
                 }

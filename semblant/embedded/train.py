@@ -40,7 +40,7 @@ from semblant.embedded.judges import train_judges
 from semblant.embedded.learners import learning_rate
 from semblant.embedded.presentations import Words
 from semblant.embedded.reader import Lessons, train_reader
-from semblant.training.precision import choose
+from semblant.training.precision import choose, precision_name
 from semblant.world.captions import PUNCTUATION, words
 
 log = logging.getLogger("semblant.embedded")
@@ -303,7 +303,7 @@ def write_card(work: Path, captions: int) -> None:
     card = {
         "base": {
             "presentations": plan.pop("presentations"),
-            "compute": _told(compute),
+            "compute": precision_name(compute),
             **quality.measure_base(base, judges, captions),
         },
         "curve": curve,
@@ -313,10 +313,6 @@ def write_card(work: Path, captions: int) -> None:
     }
     (work / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     log.info("%s", json.dumps(card))
-
-
-def _told(compute: torch.dtype) -> str:
-    return str(compute).removeprefix("torch.")
 
 
 def _presentations(work: Path) -> int:
@@ -343,7 +339,7 @@ def learning_curve(work: Path, judges: Judges, captions: int, compute: torch.dty
             continue
         shutil.copytree(work / "base", mark, dirs_exist_ok=True, ignore=shutil.ignore_patterns("unet", "text_encoder"))
         found = quality.measure_base(load(mark).computing(compute), judges, captions)
-        measured[seen] = {"presentations": seen, "compute": _told(compute), **{k: found[k] for k in CURVE}}
+        measured[seen] = {"presentations": seen, "compute": precision_name(compute), **{k: found[k] for k in CURVE}}
         log.info("%s", json.dumps(measured[seen]))
     curve = [measured[seen] for seen in sorted(measured)]
     kept.write_text(json.dumps(curve) + "\n")

@@ -34,6 +34,11 @@ def choose(base: Base, rows: int = 1, clock: Callable[[], float] = time.perf_cou
     return chosen
 
 
+def precision_name(dtype: torch.dtype) -> str:
+    """What `--precision` calls it: "float32", "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def faster(float32: float, bfloat16: float) -> torch.dtype:
     """The better precision for these times: bfloat16 only when it saves a tenth or more."""
     return torch.bfloat16 if bfloat16 <= (1 - GAIN) * float32 else torch.float32

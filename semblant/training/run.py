@@ -21,6 +21,7 @@ from semblant.backbones.base import Base
 from semblant.errors import FileProblem, SemblantError
 from semblant.training.checkpoint import State, Store
 from semblant.training.course import Course
+from semblant.training.precision import precision_name
 from semblant.training.progress import WINDOW, Progress, standing
 from semblant.training.step import Plain, gradients
 from semblant.training.thrift import NotEnoughMemory, Thrift
@@ -215,7 +216,7 @@ class Run:
             tensors |= course.tensors()
         facts = {
             "learners": [course.facts() for course in self.courses],
-            "compute": str(self.base.compute).removeprefix("torch."),
+            "compute": precision_name(self.base.compute),
             "circumstances": circumstances(),
             "thrift": self.thrift.facts(),
         }

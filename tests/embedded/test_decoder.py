@@ -118,6 +118,14 @@ def test_the_decoder_alone_moves_and_reads_what_the_base_guesses_in_every_other_
         return answer
 
     monkeypatch.setattr(type(network), "encode", encoding)
+    read: list[float] = []
+    decode = type(network).decode
+
+    def decoding(self: nn.Module, z: Tensor) -> Any:
+        read.append(float(z.std() / means[-1].std()))
+        return decode(self, z)
+
+    monkeypatch.setattr(type(network), "decode", decoding)
     as_guessed, with_noise = decoder.as_guessed, decoder.with_noise
 
     def noted(name: str, spoil: decoder.Spoil) -> decoder.Spoil:
@@ -134,6 +142,8 @@ def test_the_decoder_alone_moves_and_reads_what_the_base_guesses_in_every_other_
     decoder.steady_decoder(network, tmp_path, minutes=0.02, base=base, size=32)
     moved = {name for name, weight in network.state_dict().items() if not torch.equal(weight, before[name])}
     assert moved and all(name.startswith(("decoder.", "post_quant_conv.")) for name in moved)
+    # What is decoded has the autoencoder's own scale again.
+    assert all(wide < 2 for wide, name in zip(read, steps, strict=True) if name == "noise")
     assert {"guess", "noise"} == set(steps) and all(a != b for a, b in itertools.pairwise(steps))
 
 
