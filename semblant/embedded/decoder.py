@@ -27,7 +27,7 @@ UNSTEADY = 0.25
 0015)."""
 LATEST = 0.2
 """Share of the schedule, from its clean end, in which a base is asked for its guess: there it knows where everything
-is, so what it gets wrong are the details that a decoder can set right."""
+is, and gets details wrong, a little of which a decoder can set right (decision 0015)."""
 Latents = Float[Tensor, "n c h w"]
 Spoil = Callable[[Latents, Sequence[Scene]], Latents]
 """From latents of unit deviation, and the scenes they are of, to what may stand in their place."""
