@@ -30,6 +30,8 @@ from semblant.errors import FileProblem
 
 Copy = Literal["A", "B"]
 FORMAT = "semblant-judge/1"
+DROPOUT = 0.2
+"""Share of what an attribute reader sees that is left out while it learns."""
 NAMES = ("detector", "identity-a", "identity-b", "attributes-a", "attributes-b", "clip-a", "clip-b")
 
 
@@ -216,7 +218,8 @@ class Attributes(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> dict[str, Float[Tensor, "n values"]]:
         """Logits per fact."""
-        logits = self.out(self.look(images, frames)).split([len(v) for v in self.values.values()], dim=1)
+        seen = F.dropout(self.look(images, frames), DROPOUT, self.training)
+        logits = self.out(seen).split([len(v) for v in self.values.values()], dim=1)
         return dict(zip(self.values, logits, strict=True))
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from semblant.backbones.blueprint import Blueprint, new_autoencoder
 from semblant.embedded.latents import record, rendered
-from semblant.world.renderer import render
+from semblant.world.renderer import Render, render
 from semblant.world.scene import Scene, draw_scene, person_of
 
 log = logging.getLogger(__name__)
@@ -51,12 +51,12 @@ class Drawn:
 
 
 def corners(drawn: Drawn, generator: torch.Generator) -> list[tuple[int, int]]:
-    """Left and top of one crop of each picture, most of them around the first face."""
+    """Left and top of one crop of each picture, most of them around the first face, if there is one."""
     room = drawn.images.shape[-1] - CROP
     places = []
     for box in drawn.boxes[:, 0]:
         corner = (torch.rand(2, generator=generator) * room).long()
-        if torch.rand((), generator=generator) < FACE_CROPS:
+        if torch.rand((), generator=generator) < FACE_CROPS and bool(box.any()):
             centre = (box[:2] + box[2:]) / 2 + (torch.rand(2, generator=generator) - 0.5) * 32
             corner = (centre - CROP / 2).round().long().clamp(0, room)
         places.append((int(corner[0]), int(corner[1])))
@@ -174,7 +174,7 @@ def streamed(done: int, batch: int, size: int, device: torch.device) -> Iterator
     """Pictures drawn anew without end."""
     for shard in count(10_000 + done // 1024):
         for scenes, drawn in rendered(shard, size, batch, str(device)):
-            yield Drawn(drawn.image * 2 - 1, drawn.boxes.cpu(), scenes)
+            yield Drawn(drawn.image * 2 - 1, first_boxes(drawn), scenes)
 
 
 def kept(pictures: int, batch: int, size: int, device: torch.device, generator: torch.Generator) -> Iterator[Drawn]:
@@ -183,12 +183,18 @@ def kept(pictures: int, batch: int, size: int, device: torch.device, generator: 
     for shard in range(10_000, 10_000 + -(-pictures // 1024)):
         for scenes, drawn in rendered(shard, size, 1024, str(device)):
             images.append((drawn.image * 255).round().to(torch.uint8))
-            boxes.append(drawn.boxes.cpu())
+            boxes.append(first_boxes(drawn))
             told += scenes
     image, box = torch.cat(images), torch.cat(boxes)
     while True:
         rows = torch.randint(len(image), (batch,), generator=generator)
         yield Drawn(image[rows.to(device)].float() / 127.5 - 1, box[rows], [told[row] for row in rows.tolist()])
+
+
+def first_boxes(drawn: Render) -> Float[Tensor, "n 1 4"]:
+    """The box of the first face of each picture, on the CPU; zeros where there is nobody."""
+    boxes = F.pad(drawn.boxes[:, :1], (0, 0, 0, max(0, 1 - drawn.boxes.shape[1])))
+    return boxes.cpu()
 
 
 def _save(network: Any, done: int, path: Path) -> None:

@@ -20,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from semblant.backbones.faces import SIZE
+from semblant.world.beings import KINDS
 from semblant.world.captions import compose, read, write
+from semblant.world.company import being_of, draw_being_scene, draw_mixed_scene, draw_pair_of_people
 from semblant.world.facts import VALUES, facts, visible
 from semblant.world.phrases import can_say
 from semblant.world.scene import CHOICES, Identity, Scene, Split, draw_scene, person_of
@@ -92,6 +94,27 @@ def captioned(scene: Scene, rng: random.Random, negatives: int = NEGATIVES) -> t
     return texts, [[VALUES[f].index(facts_of[f]) if f in facts_of else -1 for f in FACTS] for facts_of in named]
 
 
+def company_of(split: Split, index: int) -> Scene:
+    """Scene `index` of those that do not show one person alone: of five three show two people, one an animal or thing,
+    one a person beside one."""
+    rng = random.Random(f"semblant judge company {split} {index}")
+    somebody = lambda: person_of(split, rng.randrange(10**9))
+    kind = index % 5
+    if kind < 3:
+        return draw_pair_of_people(rng, somebody(), somebody())
+    other = being_of(rng.choice(KINDS), split, rng.randrange(10**9))
+    return draw_being_scene(rng, other) if kind == 3 else draw_mixed_scene(rng, somebody(), other)
+
+
+@dataclass(frozen=True)
+class Crowds:
+    """Pictures of none, one or two people, from `company_of`; boxes are zeros where nobody is."""
+
+    images: UInt8[Tensor, "n 3 s s"]
+    boxes: Float[Tensor, "n 2 4"]
+    landmarks: Float[Tensor, "n 2 5 2"]
+
+
 @dataclass(frozen=True)
 class Bank:
     """Pictures and everything known about them, row by row."""
@@ -103,6 +126,7 @@ class Bank:
     landmarks: Float[Tensor, "n 5 2"]
     round_trips: UInt8[Tensor, "m 3 s s"]
     """The first m pictures as the autoencoder gives them back; m may be 0."""
+    crowds: Crowds | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -125,15 +149,17 @@ class Bank:
 
 def draw(scenes: list[Scene], size: int = SIZE, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
     """Pictures (uint8), head boxes and landmarks (pixels) of scenes with one person each."""
+    images, boxes, landmarks = draw_all(scenes, size, device)
+    return images, boxes[:, 0], landmarks[:, 0]
+
+
+def draw_all(scenes: list[Scene], size: int = SIZE, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures (uint8), head boxes and landmarks (pixels) of every person, zeros beyond those of a scene."""
     from semblant.world.renderer import render
 
     drawn = render(scenes, size, device)
     images = (drawn.image.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    return images, _first(drawn.boxes).float().cpu(), _first(drawn.landmarks).float().cpu()
-
-
-def _first(of_people: Tensor) -> Tensor:
-    return of_people[:, 0]
+    return images, drawn.boxes.float().cpu(), drawn.landmarks.float().cpu()
 
 
 def _chunks(total: int) -> Iterator[range]:
@@ -147,8 +173,10 @@ def fill(
     device: str = "cpu",
     round_trip: Callable[[Tensor], Tensor] | None = None,
     draw_at_once: int = 64,
+    crowds: int = 0,
 ) -> Bank:
-    """The first `total` pictures of a split; only what the folder lacks is drawn, so interrupted work goes on."""
+    """The first `total` pictures of a split, and `crowds` that show not one person alone; only what the folder lacks is
+    drawn, so interrupted work goes on."""
     folder.mkdir(parents=True, exist_ok=True)
     loaded = []
     for rows in _chunks(total):
@@ -166,7 +194,33 @@ def fill(
     back = together["images"][:0]
     if round_trip is not None:
         back = _round_trips(folder, split, together["images"][: int(total * ROUND_TRIPS)], round_trip)
-    return Bank(split, together["images"], together["boxes"], together["landmarks"], back)
+    company = _crowds(folder, split, crowds, device, draw_at_once) if crowds else None
+    return Bank(split, together["images"], together["boxes"], together["landmarks"], back, company)
+
+
+def _crowds(folder: Path, split: Split, total: int, device: str, draw_at_once: int) -> Crowds:
+    loaded = []
+    for rows in _chunks(total):
+        path = folder / f"{split}-crowds-{rows.start:06d}-{len(rows)}.safetensors"
+        first = partial(lambda index: draw_all([company_of(split, index)], SIZE, device)[0], rows.start)
+        if _outdated(path, first):
+            scenes = [company_of(split, index) for index in rows]
+            parts = [
+                tuple(_two(part) for part in draw_all(scenes[at : at + draw_at_once], SIZE, device))
+                for at in range(0, len(rows), draw_at_once)
+            ]
+            images, boxes, landmarks = (torch.cat(part) for part in zip(*parts, strict=True))
+            _write({"images": images, "boxes": boxes, "landmarks": landmarks}, path)
+            log.info("%s: %d of %d pictures of company drawn", split, rows.stop, total)
+        loaded.append(load_file(path))
+    return Crowds(**{name: torch.cat([chunk[name] for chunk in loaded]) for name in loaded[0]})
+
+
+def _two(part: Tensor) -> Tensor:
+    """What is told of people, for two of them; pictures stay as they are."""
+    if part.dtype == torch.uint8:
+        return part
+    return torch.cat([part, part.new_zeros(len(part), 2, *part.shape[2:])], 1)[:, :2]
 
 
 def _picture(split: Split, index: int, device: str) -> UInt8[Tensor, "1 3 s s"]:

@@ -16,6 +16,7 @@ from semblant.backbones import judges as networks
 from semblant.backbones.faces import SIZE, WHOLE, frames_of
 from semblant.embedded.judge_bank import FACTS, NEGATIVES, NUMBERS, Bank, captioned, contradicted, degrade, parameters
 from semblant.world.captions import RARE_TOKENS, words
+from semblant.world.facts import VALUES
 from semblant.world.names import FIRST, LAST
 from semblant.world.scene import CHOICES, person_of
 
@@ -55,16 +56,49 @@ def _frames(bank: Bank, rows: Tensor, generator: torch.Generator, misses: float 
     return frames
 
 
+MIRRORED = {
+    place: torch.tensor(
+        [VALUES[fact].index({"left": "right", "right": "left"}.get(value, value)) for value in VALUES[fact]]
+    )
+    for place, fact in enumerate(FACTS)
+    if {"left", "right"} <= set(VALUES[fact])
+}
+"""By place of a fact that has sides: the place of each of its values in a mirrored picture."""
+
+
+def mirror(images: Tensor, frames: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    """Some of the pictures mirrored, and their frames."""
+    frames = torch.where(
+        which[:, None], frames * frames.new_tensor([-1, 1, 1, -1]) + frames.new_tensor([1, 0, 0, 0]), frames
+    )
+    return torch.where(which.to(images.device)[:, None, None, None], images.flip(-1), images), frames
+
+
+def mirrored_labels(true: Tensor, which: Tensor) -> Tensor:
+    """Labels of pictures of which some were mirrored."""
+    true = true.clone()
+    for place, swapped in MIRRORED.items():
+        shown = which & (true[:, place] >= 0)
+        true[shown, place] = swapped[true[shown, place]]
+    return true
+
+
+def _coins(count: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator) < 0.5
+
+
 def _rows(bank: Bank, generator: torch.Generator) -> Tensor:
     return torch.randint(0, len(bank), (BATCH,), generator=generator)
 
 
 def identity_step(bank: Bank, seed: int, device: str) -> Step:
-    """Estimates lie near the numbers of the people, and find them among made-up strangers; worsened twins stay near."""
+    """Estimates lie near the numbers of the people, and find them among made-up strangers; worsened twins stay near.
+    Half of the pictures are mirrored, which makes somebody else of whoever has a mole."""
     project = person_projection(seed, bank.people.shape[1]).to(device)
     rng = random.Random(seed)
     crowd = torch.tensor([parameters(person_of("train", rng.randrange(10**9))) for _ in range(4096)])
     shared = [NUMBERS.index("skin"), NUMBERS.index("undertone")]
+    side = NUMBERS.index("mole_x")
     hair = list(range(len(NUMBERS), len(NUMBERS) + sum(len(CHOICES[c]) for c in ("hair_style", "hair_colour"))))
 
     def step(judge: nn.Module, generator: torch.Generator) -> Tensor:
@@ -72,11 +106,15 @@ def identity_step(bank: Bank, seed: int, device: str) -> Step:
         rows = torch.cat([rows, rows[:TWINS]])
         images = _seen(bank, rows, generator, device)
         images[:TWINS] = bank.pictures(rows[:TWINS]).to(device)
-        frames = _frames(bank, rows, generator, misses=0.0).to(device)
+        frames = _frames(bank, rows, generator, misses=0.0)
+        which = _coins(BATCH, generator)
+        images, frames = mirror(images, frames, torch.cat([which, which[:TWINS]]))
         assert isinstance(judge, networks.Identity)
-        estimate = judge.estimate(images, frames).float()
+        estimate = judge.estimate(images, frames.to(device)).float()
         found = F.normalize(estimate, dim=-1)
-        people = bank.people[rows[:BATCH]]
+        people = bank.people[rows[:BATCH]].clone()
+        # In a mirrored picture a mole is on the other cheek.
+        people[which, side] *= -1
         alike = crowd[torch.randint(0, len(crowd), (4, BATCH), generator=generator)]
         alike[:, :, shared + hair] = people[:, shared + hair]
         strangers = crowd[torch.randint(0, len(crowd), (STRANGERS,), generator=generator)]
@@ -102,12 +140,15 @@ def person_projection(seed: int, inputs: int, dim: int = 128) -> Tensor:
 
 
 def attributes_step(bank: Bank, seed: int, device: str) -> Step:
-    """Cross entropy of every fact that the picture shows, facts weighted alike."""
+    """Cross entropy of every fact that the picture shows, facts weighted alike. Half of the pictures are mirrored."""
 
     def step(judge: nn.Module, generator: torch.Generator) -> Tensor:
         rows = _rows(bank, generator)
-        logits = judge(_seen(bank, rows, generator, device), _frames(bank, rows, generator).to(device))
-        true = bank.labels[rows].to(device)
+        images, frames = _seen(bank, rows, generator, device), _frames(bank, rows, generator)
+        which = _coins(BATCH, generator)
+        images, frames = mirror(images, frames, which)
+        logits = judge(images, frames.to(device))
+        true = mirrored_labels(bank.labels[rows], which).to(device)
         losses = [
             F.cross_entropy(logits[fact].float(), true[:, place], ignore_index=-1, reduction="sum") / BATCH
             for place, fact in enumerate(FACTS)
@@ -148,13 +189,19 @@ def clip_step(bank: Bank, seed: int, device: str) -> Step:
 
 
 def detector_step(bank: Bank, seed: int, device: str) -> Step:
-    """Focal loss on the heat map, distances to box sides and landmarks near each centre (CenterNet)."""
+    """Focal loss on the heat map, distances to box sides and landmarks near each centre (CenterNet). A third of the
+    pictures show two people, or an animal or thing, where the bank has such."""
     cells = networks.Detector.SIDE // networks.Detector.CELL
     grid = torch.stack(torch.meshgrid(torch.arange(cells) + 0.5, torch.arange(cells) + 0.5, indexing="xy"), -1)
 
     def step(judge: nn.Module, generator: torch.Generator) -> Tensor:
         rows = _rows(bank, generator)
         images, boxes, points, there = _crowd(_seen(bank, rows, generator, "cpu"), bank, rows, generator)
+        if bank.crowds is not None:
+            some = torch.randint(0, len(bank.crowds.images), (BATCH // 3,), generator=generator)
+            images[: len(some)] = degrade(bank.crowds.images[some].float() / 255, generator)
+            boxes[: len(some)], points[: len(some)] = bank.crowds.boxes[some], bank.crowds.landmarks[some]
+            there[: len(some)] = bank.crowds.boxes[some].any(-1).float()
         boxes, points = boxes * cells / SIZE, points * cells / SIZE  # [n, 2, 4], [n, 2, 5, 2] in cells
         centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
         away = (grid - centre[:, :, None, None]) / (0.15 * size[:, :, None, None]).clamp_min(0.45)

@@ -91,7 +91,7 @@ def train_judges(
     for name in only or ():
         if name not in WEIGHTS:
             raise SemblantError(f"no judge {name!r}; did you mean {closest(name, list(WEIGHTS))}?")
-    bank = fill(work / "bank", "train", pictures, device, autoencoder)
+    bank = fill(work / "bank", "train", pictures, device, autoencoder, crowds=pictures // 4)
     losses = {}
     for place, (name, weight) in enumerate(WEIGHTS.items()):
         if only and name not in only:
@@ -180,6 +180,7 @@ def _train(name: str, judge: nn.Module, step: Step, minutes: float, work: Path, 
 
 def _loss(judge: nn.Module, step: Step, seed: int, at: int, bf16: bool) -> Tensor:
     generator = torch.Generator().manual_seed(seed * 1_000_003 + at)
+    torch.manual_seed(seed * 1_000_003 + at)  # what is left out while learning is drawn from torch's own
     device = next(judge.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         return step(judge, generator)

@@ -27,25 +27,26 @@ log = logging.getLogger(__name__)
 
 SHARD = 1024
 """Pictures in one shard, twin after twin."""
-ORDER = "order"
-"""What a shard says about its rows."""
+ORDER, TWINS = "order", "twins of the whole world"
+"""What a shard says about its rows, and the only answer whose scenes still follow from its number."""
 WEIGHTS = {
     "person": 1.5,
     "hair": 3.0,
     "hat": 3.0,
+    "being": 3.0,
     "face": 4.0,
     "held": 6.0,
     "feature": 12.0,
 }
-"""How much more an error counts than one on the background: on a person at all, on hair and hats, on the face, on hands
-and what they hold, and on eyes, brows, nose and mouth with a rim around them. With the whole face at 4 and nothing
-above it a mouth was a seventieth of a loss, and after 165,000 presentations the words for expressions, eyes, noses and
-lips still changed no prediction (decision 0012)."""
+"""How much more an error counts than one on the background: on a person at all, on hair and hats, on animals and
+things, on the face, on hands and what they hold, and on eyes, brows, nose and mouth with a rim around them. With the
+whole face at 4 and nothing above it a mouth was a seventieth of a loss, and after 165,000 presentations the words for
+expressions, eyes, noses and lips still changed no prediction (decision 0012)."""
 FEATURES = ("l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "nose", "mouth", "u_lip", "l_lip")
 RIM = 5
 """Width in pixels of the square by which features are widened: where a mouth could be open counts like the mouth."""
 HELD_DEPTH = 0.2
-"""Hands and what they hold are nearer than this, and nothing else of one person is."""
+"""Hands and what they hold are nearer than this, and nothing else of a person is."""
 STEPS_OF_WEIGHT = 8
 """Weights are kept in eighths, in a byte each."""
 
@@ -75,7 +76,7 @@ def rendered(shard: int, size: int = 128, batch: int = 32, device: str = "cpu") 
 def cell_weights(drawn: Render, factor: int = 4) -> Tensor:
     """How much each latent cell counts [n, 1, h, w] (see `WEIGHTS`): most on the features of faces."""
     size = drawn.parts.shape[-1]
-    people = drawn.instances.any(1).float()[:, None]
+    people, others = (seen.any(1).float()[:, None] for seen in (drawn.instances, drawn.others))
     xs = torch.arange(size, device=people.device) + 0.5
     face = torch.zeros_like(people)
     for x0, y0, x1, y1 in (boxes.unbind(-1) for boxes in drawn.boxes.unbind(1)):
@@ -86,8 +87,9 @@ def cell_weights(drawn: Render, factor: int = 4) -> Tensor:
         "person": people,
         "hair": _of_parts(drawn, ("hair",)),
         "hat": _of_parts(drawn, ("hat",)),
+        "being": others,
         "face": face * people,
-        "held": (drawn.depth < HELD_DEPTH).float(),
+        "held": (drawn.depth < HELD_DEPTH).float() * (1 - others),
         "feature": F.max_pool2d(_of_parts(drawn, FEATURES), RIM, stride=1, padding=RIM // 2),
     }
     weight = torch.stack([torch.ones_like(people), *(WEIGHTS[name] * mask for name, mask in covered.items())]).amax(0)
@@ -116,7 +118,7 @@ def build_shard(path: Path, shard: int, encode: Callable[[Tensor], Tensor], devi
         weights.append(packed(cell_weights(drawn)).cpu())
     temporary = path.with_suffix(".tmp")
     tensors = {"latents": torch.cat(latents).contiguous(), "weights": torch.cat(weights).contiguous()}
-    save_file(tensors, temporary, metadata={"shard": str(shard), ORDER: "twins"})
+    save_file(tensors, temporary, metadata={"shard": str(shard), ORDER: TWINS})
     temporary.replace(path)
 
 
@@ -124,7 +126,7 @@ def load_shard(path: Path) -> Shard:
     """Read a shard; its scenes are drawn again, for they follow from its number."""
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
-        if about.get(ORDER) != "twins":
+        if about.get(ORDER) != TWINS:
             raise FileProblem(f"{path} holds no twins and was made by an earlier version; delete it, it is made again")
         number = int(about["shard"])
         latents, weights = file.get_tensor("latents"), file.get_tensor("weights")

@@ -16,10 +16,11 @@ from semblant.backbones.judges import Judges
 from semblant.metrics.attributes import facts_held, share_by_fact
 from semblant.metrics.detection import detection
 from semblant.metrics.identity import identity_gain, reference_vectors
+from semblant.metrics.pairs import binding
 from semblant.sampling.loop import Branches, noise, sample_latents
 from semblant.world.facts import VALUES
 from semblant.world.names import name_of
-from semblant.world.prompts import evaluation_captions
+from semblant.world.prompts import evaluation_captions, pair_captions
 from semblant.world.renderer import render
 from semblant.world.scene import draw_scene, named_person
 
@@ -88,6 +89,16 @@ def measure_base(base: Base, judges: Judges, captions: int = 512, *, guidance: f
         "faces": _mean(map(float, detection(pictures, judges))),
         "facts": {fact: round(share, 3) for fact, share in by_fact.items()},
     }
+
+
+def measure_two(base: Base, judges: Judges, captions: int = 128, *, guidance: float = GUIDANCE) -> dict[str, Any]:
+    """Whether each of two people has what a caption says of them: see `metrics.pairs.binding`; and the same of pictures
+    drawn by the world for these captions, which says how much the judges can see."""
+    told = pair_captions(captions)
+    made = draw_pictures(base, [caption for caption, _ in told], guidance=guidance)
+    prompts = [caption for caption, _ in told]
+    drawn = render([scene for _, scene in told]).image
+    return {**binding(made, prompts, judges).to_dict(), "drawn": binding(drawn, prompts, judges).to_dict()}
 
 
 def measure_named(base: Base, judges: Judges, people: int = 24, *, guidance: float = GUIDANCE) -> float:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from semblant.backbones.faces import Frame, crops
 from semblant.embedded.judge_bank import FACTS, labels
 from semblant.embedded.latents import load_shard, record
+from semblant.world.being_facts import picture
 from semblant.world.captions import read
 from semblant.world.facts import IDENTITY_FACTS, VALUES, shown
 from semblant.world.scene import Scene
@@ -48,6 +49,10 @@ KEPT = 1024
 """Pictures that a reader is asked about in the end and has not learned from."""
 UNNAMED, UNSEEN = -1, -2
 """What no caption names, and what a name stands for but the picture does not show."""
+
+
+WHOLE = ("background", "light", "style")
+"""What is true of a picture whoever it shows."""
 
 
 class Reader(nn.Module):
@@ -116,9 +121,13 @@ class Block(nn.Module):
 
 
 def frames_of(scenes: Sequence[Scene]) -> Frame:
-    """Where the first face of each scene is, told by the record alone: nothing has to be drawn."""
+    """Where the first face of each scene is, told by the record alone: nothing has to be drawn. The middle of the
+    picture where there is nobody."""
     frames = []
     for scene in scenes:
+        if not scene.people:
+            frames.append((0.5, 0.5, 0.5, 0.0))
+            continue
         m, _ = measure(posed(scene, 0), scene, 0)
         up = RISE * m["unit"]
         frames.append(
@@ -129,10 +138,15 @@ def frames_of(scenes: Sequence[Scene]) -> Frame:
 
 def named_in(captions: Sequence[str], scenes: Sequence[Scene]) -> Int[Tensor, "captions facts"]:
     """Which value of every fact a caption names, `UNNAMED` where it names none. A name names all that it stands for,
-    and is `UNSEEN` where the picture does not show that, or shows dyed hair."""
+    and is `UNSEEN` where the picture does not show that, or shows dyed hair. So is all that a picture of two people, or
+    of nobody, is not said to show as a whole."""
     found = []
     for caption, scene in zip(captions, scenes, strict=True):
-        said, who = read(caption).facts, scene.people[0]
+        said = read(caption).facts
+        if len(scene.people) != 1:
+            found.append([VALUES[f].index(said[f]) if f in WHOLE and f in said else UNSEEN for f in FACTS])
+            continue
+        who = scene.people[0]
         by_name = IDENTITY_FACTS if who.name is not None and who.name in caption else ()
         if by_name:
             own = {"hair colour"} if who.hair_colour != who.identity.hair_colour else set()
@@ -155,11 +169,19 @@ class Lessons:
         """All that the shards in a folder show."""
         shards = [load_shard(path) for path in sorted(folder.glob("*.safetensors"))]
         scenes = [scene for shard in shards for scene in shard.scenes]
-        true = torch.tensor([labels(scene) for scene in scenes])
+        true = torch.tensor([_answers(scene) for scene in scenes])
         return Lessons(torch.cat([shard.latents for shard in shards]), frames_of(scenes), true)
 
     def __getitem__(self, rows: Tensor | slice) -> Lessons:
         return Lessons(self.latents[rows].float(), self.frames[rows], self.true[rows].long())
+
+
+def _answers(scene: Scene) -> list[int]:
+    """`labels` of a person alone; of others what is true of the whole picture."""
+    if len(scene.people) == 1:
+        return labels(scene)
+    whole = picture(scene)
+    return [VALUES[f].index(whole[f]) if f in WHOLE and f in whole else UNNAMED for f in FACTS]
 
 
 def train_reader(work: Path, lessons: Lessons, minutes: float, *, seed: int = 0) -> Reader:

@@ -11,21 +11,21 @@ import random
 from dataclasses import replace
 
 from semblant.world.captions import write
+from semblant.world.company import TOGETHER_SHARES, being_of, draw_being, draw_whole_world_scene
 from semblant.world.facts import shown
-from semblant.world.names import name_of
+from semblant.world.names import FIRST, LAST, index_of, name_of
 from semblant.world.scene import (
-    NAMED_PEOPLE,
     Person,
     Scene,
     draw_identity,
     draw_person,
-    draw_training_scene,
     named_person,
     person_of,
 )
 
 RENAMED, REPLACED = 0.5, 0.3
-"""How often the twin of a named person is another named one; how often, else, the twin is anybody else."""
+"""How often the twin of a named person is another one of the same first or last name, so that one word of it differs;
+how often, else, the twin is anybody else."""
 CHANGES = (2, 3, 4)
 """How many things differ otherwise."""
 OF_IDENTITY = (
@@ -63,15 +63,22 @@ TRIES = 8
 
 def picture_of(index: int, seed: int = 0) -> Scene:
     """Picture `index` of the endless training set of pairs: 2k and 2k + 1 are twins."""
-    scene = draw_training_scene(index // 2, seed)
+    scene = draw_whole_world_scene(index // 2, seed)
     return twin_of(scene, random.Random(f"semblant twin {seed} {index // 2}")) if index % 2 else scene
 
 
 def twin_of(scene: Scene, rng: random.Random) -> Scene:
-    """The same moment and place with somebody else in it, or with a few things changed about who is there."""
+    """The same moment and place with somebody else in it, or with a few things changed about who is there.
+
+    Two people are as often exchanged as not: which words belong to whom is what there is to learn about them.
+    """
+    if len(scene.people) == 2:
+        return _other_pair(scene, rng)
+    if not scene.people or (scene.others and rng.random() < 0.5):
+        return _other_being(scene, rng)
     person = scene.people[0]
     if person.name is not None and rng.random() < RENAMED:
-        who = rng.randrange(NAMED_PEOPLE)
+        who = _relative(person.name, rng)
         return _with(scene, replace(person, identity=named_person(who), name=name_of(who)))
     if rng.random() < REPLACED:
         return _with(scene, replace(person, identity=person_of("train", rng.randrange(10**9)), name=None))
@@ -81,8 +88,45 @@ def twin_of(scene: Scene, rng: random.Random) -> Scene:
     return scene
 
 
+def _relative(name: str, rng: random.Random) -> int:
+    """Somebody else with the same first or the same last name."""
+    first, last = name.split()
+    if rng.random() < 0.5:
+        return index_of(f"{rng.choice([other for other in FIRST if other != first])} {last}")
+    return index_of(f"{first} {rng.choice([other for other in LAST if other != last])}")
+
+
+def _other_pair(scene: Scene, rng: random.Random) -> Scene:
+    """Two people exchanged, or doing something else together, or one of them replaced."""
+    left, right = scene.people
+    if rng.random() < 0.5:
+        return replace(scene, people=(right, left))
+    if rng.random() < 0.5:
+        others = {act: share for act, share in TOGETHER_SHARES.items() if act != scene.together}
+        if any(person.hat == "cowboy hat" for person in scene.people):
+            others.pop("hugging", None)
+        return replace(scene, together=rng.choices(list(others), list(others.values()))[0])
+    who = rng.randrange(2)
+    people = list(scene.people)
+    people[who] = replace(people[who], identity=person_of("train", rng.randrange(10**9)), name=None)
+    return replace(scene, people=tuple(people))
+
+
+def _other_being(scene: Scene, rng: random.Random) -> Scene:
+    """One of the animals and things in another pose or turned elsewhere, or another of its kind in its place."""
+    which = rng.randrange(len(scene.others))
+    identity = scene.others[which].identity
+    if not scene.people and len(scene.others) == 1 and rng.random() < 0.4:
+        moved = draw_being(rng, identity)
+        return scene.change_other(which, **{f: getattr(moved, f) for f in ("pose", "facing") if hasattr(moved, f)})
+    return scene.change_other(which, identity=being_of(identity.kind, "train", rng.randrange(10**9)))
+
+
 def captions_of(first: Scene, second: Scene, rng: random.Random) -> tuple[str, str]:
     """Captions of twins in the same words but for what differs."""
+    if len(first.people) != 1:
+        sentence = rng.getrandbits(64)
+        return write(first, random.Random(sentence)), write(second, random.Random(sentence))
     one, other = shown(first), shown(second)
     differing = sorted(fact for fact in one.keys() | other.keys() if one.get(fact) != other.get(fact))
     named = rng.sample(differing, min(len(differing), rng.randint(2, NAMED)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
-from semblant.world.captions import compose, read
+from semblant.world.captions import compose, read, write
+from semblant.world.company import draw_pair_of_people
 from semblant.world.facts import DEFAULTS, shown
 from semblant.world.phrases import can_say
-from semblant.world.scene import HATS, LIGHTS, draw_identity, draw_scene
+from semblant.world.scene import HATS, LIGHTS, Scene, draw_identity, draw_scene
 
 
 def evaluation_captions(count: int = 512) -> list[tuple[str, dict[str, str]]]:
@@ -39,6 +40,32 @@ def evaluation_captions(count: int = 512) -> list[tuple[str, dict[str, str]]]:
             seen.add(caption)
             captions.append((caption, read(caption).facts))
     return captions
+
+
+TOLD_APART = frozenset(
+    ("glasses", "hat", "hat colour", "beard", "hair style", "hair colour", "expression", "clothes", "clothes colour")
+)
+"""Facts that tell two people of one picture apart from a distance."""
+
+
+def pair_captions(count: int = 128) -> list[tuple[str, Scene]]:
+    """`count` captions of two people, nobody's, that name one to three facts of the left one and of the right one; each
+    with the scene it was written of.
+
+    Deterministic, and the first n of more are the same n.
+    """
+    captions: dict[str, Scene] = {}
+    index = 0
+    while len(captions) < count:
+        rng = random.Random(f"semblant evaluation pair {index}")
+        index += 1
+        scene = draw_pair_of_people(rng, draw_identity(rng), draw_identity(rng))
+        caption = write(scene, rng)
+        reading = read(caption)
+        told = reading.left, reading.right
+        if all(0 < len(said) <= 3 and said.keys() <= TOLD_APART for said in told):
+            captions.setdefault(caption, scene)
+    return list(captions.items())
 
 
 def demo_prompts() -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from semblant.world.beings import Being, being_from
+from semblant.world.names import FIRST, LAST, name_of
 
 Split = Literal["train", "tune", "heldout"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -52,7 +53,7 @@ CAMERAS = ("close-up", "portrait", "half body")
 STYLES = ("photo", "sketch", "oil painting", "watercolour", "pixel art", "cartoon")
 TOGETHER = ("none", "facing each other", "shaking hands", "hugging", "talking", "dancing")
 
-NAMED_PEOPLE = 512
+NAMED_PEOPLE = len(FIRST) * len(LAST)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ class Identity:
 
 CHOICES = {"hair_style": HAIR_STYLES, "hair_colour": HAIR_COLOURS, "eye_colour": EYE_COLOURS}
 """The categorical dimensions of an identity and their values."""
+
+FAMILY = (
+    *("skin", "undertone", "freckles", "face_width", "face_length", "jaw", "cheeks", "ears"),
+    *("nose_length", "nose_width", "hair_colour", "hair_shade", "eye_colour"),
+)
+"""What named people of one last name share; all else goes with the first name (decision 0017)."""
 
 
 @dataclass(frozen=True)
@@ -213,10 +220,15 @@ def person_of(split: Split, index: int) -> Identity:
 
 
 def named_person(index: int) -> Identity:
-    """Named person `index` in 0..511; their names are `names.name_of(index)`."""
+    """Named person `index` in 0..511; their names are `names.name_of(index)`.
+
+    Those of one last name are a family and share `FAMILY`; those of one first name are alike in everything else.
+    """
     if not 0 <= index < NAMED_PEOPLE:
         raise ValueError(f"there are {NAMED_PEOPLE} named people; got index {index}")
-    return draw_identity(random.Random(f"semblant named person {index}"))
+    own = draw_identity(random.Random(f"semblant first name {FIRST[index % len(FIRST)]}"))
+    family = draw_identity(random.Random(f"semblant family {LAST[index // len(FIRST)]}"))
+    return replace(own, **{field: getattr(family, field) for field in FAMILY})
 
 
 def draw_person(rng: random.Random, identity: Identity, name: str | None = None, **fixed: Any) -> Person:
@@ -269,8 +281,6 @@ def draw_scene(rng: random.Random, identity: Identity, name: str | None = None, 
 
 def draw_training_scene(index: int, seed: int = 0) -> Scene:
     """Picture `index` of an endless training set: a third shows a named person, the rest unnamed people of `train`."""
-    from semblant.world.names import name_of
-
     rng = random.Random(f"semblant training scene {seed} {index}")
     if rng.random() < 1 / 3:
         who = rng.randrange(NAMED_PEOPLE)

@@ -31,5 +31,5 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "latents": torch.randn(8, 4, 8, 8, generator=generator).half(),
         "weights": torch.full((8, 1, 8, 8), 32, dtype=torch.uint8),
     }
-    save_file(tensors, folder / "00000.safetensors", metadata={"shard": "0", latents.ORDER: "twins"})
+    save_file(tensors, folder / "00000.safetensors", metadata={"shard": "0", latents.ORDER: latents.TWINS})
     return tmp_path

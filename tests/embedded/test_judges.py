@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 
 from semblant.backbones import judges as networks
+from semblant.backbones.faces import SIZE, crops, frames_of
 from semblant.embedded import gates, judge_bank, judge_steps
 from semblant.embedded import judges as recipe
 from semblant.errors import SemblantError
 from semblant.world.captions import read
 from semblant.world.facts import VALUES
+from semblant.world.renderer import render
 from semblant.world.scene import draw_scene, person_of
 
 TINY = {"picture": [4, 4], "face": [4, 4], "near": 0.8, "stem": 4, "narrow": 4, "dim": 8}
@@ -60,6 +62,32 @@ def test_a_bank_keeps_what_the_autoencoder_gives_back(tmp_path):
     assert torch.equal(back.round_trips, 255 - back.images[:2])
     other = judge_bank.fill(tmp_path, "tune", 8, round_trip=lambda x: x / 2)  # a better trained one
     assert (other.round_trips.float() - back.images[:2].float() / 2).abs().max() <= 0.5
+
+
+def test_crowds_show_two_people_or_an_animal_or_thing_and_where_their_faces_are(tmp_path):
+    bank = judge_bank.fill(tmp_path, "tune", 2, crowds=10)
+    assert bank.crowds is not None
+    scenes = [judge_bank.company_of("tune", index) for index in range(10)]
+    assert [len(scene.people) for scene in scenes] == [2, 2, 2, 0, 1] * 2
+    assert bank.crowds.boxes.any(-1).sum(1).tolist() == [2, 2, 2, 0, 1] * 2
+    drawn = render(scenes[:3])
+    assert torch.allclose(bank.crowds.boxes[:3], drawn.boxes) and torch.allclose(
+        bank.crowds.landmarks[:3], drawn.landmarks
+    )
+    assert torch.equal(bank.crowds.images[:3], (drawn.image * 255).round().to(torch.uint8))
+    again = judge_bank.fill(tmp_path, "tune", 2, crowds=10)
+    assert again.crowds is not None and torch.equal(again.crowds.images, bank.crowds.images)
+    assert bank.crowds.images.unique(dim=0).shape[0] == 10
+
+
+def test_a_detector_learns_from_crowds_too(tmp_path):
+    bank = judge_bank.fill(tmp_path, "tune", 8, crowds=5)
+    torch.manual_seed(0)
+    judge = recipe.network("detector").eval()
+    loss = lambda bank: judge_steps.detector_step(bank, 0, "cpu")(judge, torch.Generator().manual_seed(0)).item()
+    assert bank.crowds is not None
+    nobody = replace(bank, crowds=replace(bank.crowds, boxes=torch.zeros(5, 2, 4)))
+    assert len({loss(bank), loss(nobody), loss(replace(bank, crowds=None))}) == 3
 
 
 def test_pictures_of_one_person_follow_each_other(bank):
@@ -156,7 +184,7 @@ def test_interrupted_training_ends_where_it_would_have(work, bank, tmp_path, mon
     monkeypatch.setattr(judge_steps, "BATCH", 8)
     monkeypatch.setattr(recipe, "_plan", lambda *arguments: recipe.Schedule(6, False, arguments[-1]))
     monkeypatch.setattr(recipe, "network", lambda name: networks.Attributes(VALUES, TINY))
-    monkeypatch.setattr(recipe, "fill", lambda *_: bank)
+    monkeypatch.setattr(recipe, "fill", lambda *_, **__: bank)
 
     def trained(folder, stop_after=None):
         if stop_after is not None:
@@ -206,6 +234,25 @@ def test_an_unknown_judge_is_refused(tmp_path):
 def test_judges_fit_into_eight_mebibytes():
     weights = sum(value.numel() for name in recipe.WEIGHTS for value in recipe.network(name).state_dict().values())
     assert 2 * weights < 8 * 2**20 - 300_000  # names, vocabularies, strangers
+
+
+def test_a_mirrored_picture_is_that_of_a_scene_turned_the_other_way(bank):
+    shown = [judge_bank.labels(scene) for scene in bank.scenes]
+    turned = [
+        judge_bank.labels(scene.change(gaze=-who.gaze, yaw=-who.yaw, tilt=-who.tilt))
+        for scene in bank.scenes
+        for who in scene.people
+    ]
+    every = torch.ones(len(bank), dtype=torch.bool)
+    assert torch.equal(judge_steps.mirrored_labels(torch.tensor(shown), every), torch.tensor(turned))
+    assert torch.equal(judge_steps.mirrored_labels(torch.tensor(shown), ~every), torch.tensor(shown))
+    assert shown != turned
+    images, frames = bank.pictures(torch.arange(len(bank))), frames_of(bank.boxes, bank.landmarks, SIZE)
+    there, seen = judge_steps.mirror(images, frames, every)
+    assert torch.equal(there, images.flip(-1))
+    assert torch.allclose(crops(there, seen), crops(images, frames).flip(-1), atol=1e-3)
+    kept, same = judge_steps.mirror(images, frames, ~every)
+    assert torch.equal(kept, images) and torch.equal(same, frames)
 
 
 def test_crowds_have_faces_where_they_say(bank):

@@ -17,6 +17,7 @@ from semblant.embedded.reader import UNNAMED, UNSEEN, Lessons, Reader, frames_of
 from semblant.embedded.wording import labels
 from semblant.ops.schedule import Schedule
 from semblant.world.captions import write
+from semblant.world.company import being_of, draw_being_scene, draw_pair_of_people
 from semblant.world.facts import IDENTITY_FACTS, VALUES, shown
 from semblant.world.names import name_of
 from semblant.world.renderer import PARTS, render
@@ -64,6 +65,21 @@ def test_frames_are_told_without_drawing_and_hold_the_face_upright_in_the_middle
     across, down = ((seen.sum(axis) * places).sum(1) / seen.sum((1, 2)) for axis in (1, 2))
     assert ((across - 0.5).abs() < 0.08).all() and ((down - 0.6).abs() < 0.12).all()
     assert (seen.sum((1, 2)) / face.sum((1, 2)) * (2 * frames[:, 2] * 128 / 32) ** 2 > 0.9).all()
+
+
+def test_of_pictures_of_two_or_of_nobody_only_what_is_true_of_the_whole_is_asked() -> None:
+    rng = random.Random(0)
+    two = draw_pair_of_people(rng, person_of("train", 0), person_of("train", 1), background="snow", style="photo")
+    nobody = draw_being_scene(rng, being_of("dog", "train", 0), background="desert", light="dim")
+    captions = ["a photo of two people in the snow, the left one with a hat and a smile", "a dog in the desert"]
+    for row, (place, value) in zip(named_in(captions, [two, nobody]), (("snow", 0), ("desert", 1)), strict=True):
+        told = {fact: int(row[at]) for at, fact in enumerate(FACTS) if row[at] != UNSEEN}
+        assert told["background"] == VALUES["background"].index(place)
+        assert set(told) == ({"background", "style"} if value == 0 else {"background"})
+    assert frames_of([nobody]).tolist() == [[0.5, 0.5, 0.5, 0.0]]
+    for scene in (two, nobody):
+        asked = {fact for fact, value in zip(FACTS, reader._answers(scene), strict=True) if value != UNNAMED}
+        assert asked == {"background", "light", "style"}
 
 
 def test_what_is_missed_is_summed_over_what_is_named() -> None:

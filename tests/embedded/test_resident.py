@@ -55,8 +55,10 @@ def test_settled_pictures_are_those_of_the_training_set_under_their_captions(
     spelled = {number: piece for piece, number in Words(tokenizer).known.items()}
     text = lambda ids: " ".join(spelled[k] for k in ids.tolist() if k in spelled).replace(" - ", "-")
     told = [[read(text(ids)).facts for ids in settled.ids[i]] for i in range(24)]
-    assert not any(contradictions(said, scenes[i]) for i in range(24) for said in told[i])
-    assert sum(bool(contradictions(said, scenes[i - 2])) for i in range(24) for said in told[i]) > 60
+    alone = [i for i in range(24) if len(scenes[i].people) == 1]
+    assert not any(contradictions(said, scenes[i]) for i in alone for said in told[i])
+    others = [(said, scenes[alone[k - 2]]) for k, i in enumerate(alone) for said in told[i]]
+    assert sum(bool(contradictions(said, scene)) for said, scene in others) > 0.6 * len(others)
     assert len({tuple(row.tolist()) for row in settled.ids.flatten(0, 1)}) > 80
 
 
@@ -89,7 +91,7 @@ def row_of(settled: Resident, latents: Tensor) -> int:
 
 
 def test_near_cameras_are_shown_more_often(settled: Resident) -> None:
-    chance = torch.tensor([SHOWN[draw_training_scene(i).camera] for i in range(12)])
+    chance = torch.tensor([SHOWN[picture_of(2 * i).camera] for i in range(12)])
     rows = torch.tensor([row_of(settled, x) for x in settled.draw(6000, 0).latents[::2]])
     share = torch.bincount(rows // 2, minlength=12) / 3000
     assert len(set(chance.tolist())) > 1

@@ -9,9 +9,10 @@ from dataclasses import asdict, fields
 import pytest
 
 from semblant.world.facts import DEFAULTS, VALUES, facts
-from semblant.world.names import name_of
+from semblant.world.names import index_of, name_of
 from semblant.world.scene import (
     CHOICES,
+    FAMILY,
     NAMED_PEOPLE,
     SPLITS,
     Identity,
@@ -43,7 +44,7 @@ def test_people_are_drawn_the_same_everywhere():
     people = repr([person_of(split, index) for split in SPLITS for index in range(50)])
     named = repr([named_person(index) for index in range(NAMED_PEOPLE)])
     digests = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in (people, named)]
-    assert digests == ["f3b8da25ac08abcb", "d62761856c58c2e7"]
+    assert digests == ["f3b8da25ac08abcb", "352c11314feacadc"]
 
 
 def test_no_two_people_are_the_same_whatever_their_split():
@@ -61,6 +62,18 @@ def test_unknown_people_are_refused():
 
 def test_names_are_unique():
     assert len({name_of(index) for index in range(NAMED_PEOPLE)}) == NAMED_PEOPLE
+    assert [index_of(name_of(index)) for index in range(NAMED_PEOPLE)] == list(range(NAMED_PEOPLE))
+
+
+def test_people_of_one_last_name_are_a_family_and_those_of_one_first_name_share_the_rest():
+    people = {name_of(index): named_person(index) for index in range(NAMED_PEOPLE)}
+    every = {field.name for field in fields(Identity)}
+    assert set(FAMILY) < every
+    for first, last in (("maya", "silva"), ("anton", "bauer")):
+        me, relative, namesake = (people[f"{a} {b}"] for a, b in ((first, last), ("leo", last), (first, "okafor")))
+        alike = lambda other, me=me: {name for name in every if getattr(me, name) == getattr(other, name)}
+        assert alike(relative) >= set(FAMILY) and alike(namesake) >= every - set(FAMILY)
+        assert len(alike(relative)) < len(FAMILY) + 4 and len(alike(namesake)) < len(every) - len(FAMILY) + 4
 
 
 def test_an_identity_is_numbers_between_zero_and_one_and_three_choices():
