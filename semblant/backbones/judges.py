@@ -8,7 +8,6 @@ convolutions.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Sequence
@@ -25,90 +24,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from semblant.backbones.being_judge import Beings
 from semblant.backbones.faces import Face, Frame, crops, frame_of, nearer, overlap
+from semblant.backbones.trunks import Conv, Places, Trunk, fold
 from semblant.errors import FileProblem
 
 Copy = Literal["A", "B"]
 FORMAT = "semblant-judge/1"
 DROPOUT = 0.2
 """Share of what an attribute reader sees that is left out while it learns."""
-NAMES = ("detector", "identity-a", "identity-b", "attributes-a", "attributes-b", "clip-a", "clip-b")
-
-
-class Conv(nn.Module):
-    """Convolution, normalisation, rectifier."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, act: bool = True) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(outputs)
-        self.act = act
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        x = x if self.norm is None else self.norm(x)
-        return F.relu(x) if self.act else x
-
-    def fold(self) -> None:
-        """Move the normalisation (its running statistics) into the convolution."""
-        if (norm := self.norm) is None:
-            return
-        assert norm.running_mean is not None and norm.running_var is not None
-        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        self.conv.weight = nn.Parameter((self.conv.weight * scale[:, None, None, None]).detach())
-        self.conv.bias = nn.Parameter((norm.bias - norm.running_mean * scale).detach())
-        self.norm = None
-
-
-class Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.second = Conv(width, width), Conv(width, width, act=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.second(self.first(x)))
-
-
-class Trunk(nn.Module):
-    """A stem and one stage per width, each halving the picture; returns what every stage sees."""
-
-    def __init__(self, widths: Sequence[int], blocks: Sequence[int], stem: int = 2) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList()
-        inputs = 3
-        for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
-            first = Conv(inputs, width, kernel=5 if stage == 0 else 3, stride=stem if stage == 0 else 2)
-            self.stages.append(nn.Sequential(first, *(Residual(width) for _ in range(count))))
-            inputs = width
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        seen = []
-        x = x * 4 - 2
-        for stage in self.stages:
-            x = stage(x)
-            seen.append(x)
-        return seen
-
-
-class Places(nn.Module):
-    """What a trunk sees at the end, on a grid of 4 x 4 places, as one vector."""
-
-    def __init__(self, width: int, dim: int, narrow: int = 40) -> None:
-        super().__init__()
-        self.narrow = Conv(width, narrow, kernel=1)
-        self.out = nn.Linear(narrow * 16, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(F.adaptive_avg_pool2d(self.narrow(x), 4).flatten(1))
-
-
-def fold(judge: nn.Module) -> nn.Module:
-    """A copy for looking only: normalisation folded, nothing learns."""
-    folded = copy.deepcopy(judge).eval()
-    for part in folded.modules():
-        if isinstance(part, Conv):
-            part.fold()
-    return folded.requires_grad_(False)
+NAMES = ("detector", "identity-a", "identity-b", "attributes-a", "attributes-b", "clip-a", "clip-b", "beings")
 
 
 class Detector(nn.Module):
@@ -299,7 +224,13 @@ class Clip(nn.Module):
         return F.normalize(self.words(self.words.tokens(texts).to(self.scale.device)), dim=-1)
 
 
-KINDS: dict[str, type[nn.Module]] = {"detector": Detector, "identity": Identity, "attributes": Attributes, "clip": Clip}
+KINDS: dict[str, type[nn.Module]] = {
+    "detector": Detector,
+    "identity": Identity,
+    "attributes": Attributes,
+    "clip": Clip,
+    "beings": Beings,
+}
 
 
 def save(judge: nn.Module, path: Path) -> None:
@@ -346,6 +277,10 @@ class Judges:
     """Constants that metrics need and the values of the gates: numbers by name."""
     strangers: Float[Tensor, "n dim"]
     """Identity vectors of people who are nobody's subject."""
+    beings: Beings
+    """What tells animals and things; it only measures, and there is one."""
+    being_strangers: Float[Tensor, "kinds n dim"]
+    """Identity vectors of animals and things that are nobody's subject, by kind in the order of the judge."""
 
     def identities(self, images: Float[Tensor, "n 3 s s"]) -> tuple[list[list[Face]], list[Float[Tensor, "faces dim"]]]:
         """The faces of each picture, the surest first, and their identity vectors."""
@@ -359,17 +294,23 @@ class Judges:
 
     def to(self, device: str | torch.device) -> Judges:
         moved = {
-            name: getattr(self, name).to(device) for name in ("detector", "identity", "attributes", "clip", "strangers")
+            name: getattr(self, name).to(device)
+            for name in ("detector", "identity", "attributes", "clip", "strangers", "beings", "being_strangers")
         }
         return replace(self, **moved)
 
 
 def bare_judges(which: Copy, folder: Path) -> Judges:
-    """The networks of one copy (the detector serves both), not yet calibrated: an empty card, no strangers."""
-    parts: dict[str, Any] = {"detector": load(folder / "detector.safetensors")}
+    """The networks of one copy (detector and judge of beings serve both), not yet calibrated: an empty card, no
+    strangers."""
+    parts: dict[str, Any] = {name: load(folder / f"{name}.safetensors") for name in ("detector", "beings")}
     for kind in ("identity", "attributes", "clip"):
         parts[kind] = load(folder / f"{kind}-{which.lower()}.safetensors")
-    return Judges(card={}, strangers=torch.zeros(0, parts["identity"].config["dim"]), **parts)
+    nobody: dict[str, Any] = {
+        "strangers": torch.zeros(0, parts["identity"].config["dim"]),
+        "being_strangers": torch.zeros(0, 0, parts["beings"].config["dim"]),
+    }
+    return Judges(card={}, **nobody, **parts)
 
 
 @cache
@@ -384,4 +325,5 @@ def load_judges(which: Copy = "B", folder: Path | None = None) -> Judges:
         )
     with safe_open(strangers_file, framework="pt") as file:
         strangers = file.get_tensor(f"identity-{which.lower()}").float()
-    return replace(judges, card=json.loads(card_file.read_text()), strangers=strangers)
+        beings = file.get_tensor("beings").float()
+    return replace(judges, card=json.loads(card_file.read_text()), strangers=strangers, being_strangers=beings)

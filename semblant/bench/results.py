@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from semblant.backbones.replacement import write_whole
@@ -33,3 +34,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write results, readable by people and by `json.loads`."""
     write_text(path, json.dumps(jsonable(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def means(records: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Per "arm" of the records the mean of every measure, None where nothing was measured."""
+    found: dict[str, dict[str, float | None]] = {}
+    for arm in dict.fromkeys(record["arm"] for record in records):
+        found[arm] = {}
+        for name in measures:
+            values = [r[name] for r in records if r["arm"] == arm and r[name] is not None]
+            found[arm][name] = round(mean(values), 3) if values else None
+    return found

@@ -16,7 +16,7 @@ from PIL import Image
 from semblant import __version__
 from semblant.backbones.base import Base
 from semblant.bench.results import write_json
-from semblant.bench.verdict import PROMPTS, Verdict, figure, judge
+from semblant.bench.verdict import Verdict, figure, judge, prompts_for
 from semblant.data.faces import Detector
 from semblant.data.pictures import digest, find_pictures
 from semblant.data.subject import Subject
@@ -183,7 +183,7 @@ def measure_steps(
     for number, (step, concept) in enumerate(steps):
         progress(number, len(steps), f"step {step.step}")
         concepts.require_base(concept, base, str(step.file))
-        found = judge(base, concept, pictures, prompts=PROMPTS[:LOOKED_AT], seed=seed)
+        found = judge(base, concept, pictures, prompts=prompts_for(concept.class_word)[:LOOKED_AT], seed=seed)
         measured.append(replace(step, verdict=found))
     progress(len(steps), len(steps), "")
     return measured

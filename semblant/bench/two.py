@@ -13,14 +13,13 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from PIL import Image
 
 from semblant.backbones.base import Base
 from semblant.backbones.judges import Judges, load_judges
-from semblant.bench.results import write_json
+from semblant.bench.results import means, write_json
 from semblant.bench.sheet import sheet
 from semblant.bench.sitter import PLAIN, Sitter, draw
 from semblant.data.pictures import write_picture
@@ -112,13 +111,7 @@ def right(one: Sitter, other: Sitter, size: int) -> list[Image.Image]:
     return draw(scenes, size)
 
 
-def means(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Per arm the mean over pairs of every measure."""
-    arms = dict.fromkeys(record["arm"] for record in records)
-    measures = ("two", "left", "right", "swapped", "blended")
-    return {
-        arm: {name: round(mean(r[name] for r in records if r["arm"] == arm), 3) for name in measures} for arm in arms
-    }
+MEASURES = ("two", "left", "right", "swapped", "blended")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -138,11 +131,11 @@ def main(arguments: list[str] | None = None) -> None:
     pairs = [(Sitter("tune", 200 + 2 * i), Sitter("tune", 201 + 2 * i)) for i in range(given.pairs)]
     records, pictures = together(base, load_judges("B"), pairs, given.methods, say=log.info, steps=given.steps)
     given.out.mkdir(parents=True, exist_ok=True)
-    write_json(given.out / "two.json", {"base": base.hashes(), "cells": records, "means": means(records)})
+    write_json(given.out / "two.json", {"base": base.hashes(), "cells": records, "means": means(records, MEASURES)})
     shown = [(arm, images[: len(PROMPTS)]) for arm, images in pictures.items()]
     heads = [prompt.format("one", "the other").removeprefix("a photo of ") for prompt in PROMPTS]
     write_picture(sheet(shown, heads), given.out / "two.png")
-    for arm, numbers in means(records).items():
+    for arm, numbers in means(records, MEASURES).items():
         log.info("%-18s %s", arm, json.dumps(numbers))
 
 

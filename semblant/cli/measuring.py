@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 MEANING = {
     "identity_gain": "0 like strangers, 1 like other pictures of the subject",
-    "identity": "mean cosine to the subject's pictures, where a face was found",
-    "identity_or_zero": "the same over all pictures, 0 without a face",
+    "identity": "mean cosine to the subject's pictures, where its face, or the animal or thing, was found",
+    "identity_or_zero": "the same over all pictures, 0 without one",
     "id_prompt": "identity where the prompt was followed, else 0",
     "prompt": "cosine between picture and prompt",
     "facts": "share of the facts named in the prompt that hold",

@@ -23,8 +23,20 @@ from torch import Tensor
 from semblant.backbones.faces import SIZE, crops, largest, overlap
 from semblant.backbones.judges import Identity as IdentityNetwork
 from semblant.backbones.judges import Judges, bare_judges, load_judges, weights_folder
-from semblant.embedded.judge_bank import FACTS, captioned, contradicted, draw, jpeg, labels, parameters
+from semblant.embedded.being_bank import look_at_beings, strange_beings
+from semblant.embedded.judge_bank import (
+    FACTS,
+    captioned,
+    company_of,
+    contradicted,
+    draw,
+    draw_all,
+    jpeg,
+    labels,
+    parameters,
+)
 from semblant.embedded.judges import network
+from semblant.embedded.ranks import auc, pairs_of, spearman
 from semblant.metrics.clip_score import clip_scores
 from semblant.metrics.copying import perceptual_distances
 from semblant.metrics.detection import AT_ONCE, Seen, look
@@ -97,32 +109,6 @@ def look_alike(person: Identity, rng: random.Random, split: Split) -> Identity:
     return replace(person_of(split, rng.randrange(10**9)), **{name: getattr(person, name) for name in same})
 
 
-def auc(same: Tensor, different: Tensor) -> float:
-    """Chance that a pair of one person is more alike than a pair of two; ties count half."""
-    order = torch.cat([same, different])
-    ranks = _ranks(order)
-    count = len(same)
-    return float((ranks[:count].sum() - count * (count + 1) / 2) / (count * len(different)))
-
-
-def spearman(a: Tensor, b: Tensor) -> float:
-    return float(torch.corrcoef(torch.stack([_ranks(a), _ranks(b)]))[0, 1])
-
-
-def _ranks(x: Tensor) -> Tensor:
-    """Ranks from 1, equal values sharing their mean."""
-    _, inverse, counts = x.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts - 1) / 2)[inverse]
-
-
-def _pairs(owners: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks of the pairs (i < j) of one person and of two people."""
-    upper = torch.ones(len(owners), len(owners), dtype=torch.bool).triu(1)
-    same = owners[:, None] == owners[None]
-    return upper & same, upper & ~same
-
-
 def _vectors(images: Tensor, judges: Judges) -> tuple[Tensor, Tensor]:
     """Identity vectors of the largest faces, and the rows of the pictures they are of."""
     seen = look(images, judges)
@@ -151,6 +137,7 @@ def calibrate(folder: Path | None = None, device: str = "cpu") -> dict[str, floa
     for which in ("A", "B"):
         bare = bare_judges(which, folder)
         vectors[f"identity-{which.lower()}"] = _vectors(strangers.images, bare)[0].half().contiguous()
+    vectors["beings"], same_being = strange_beings(bare.beings, device)
     save_file(vectors, folder / "strangers.safetensors")
     drawn = pictures_of(tune, 4, "calibration", device)
     seen = look(drawn.images, bare)
@@ -160,10 +147,11 @@ def calibrate(folder: Path | None = None, device: str = "cpu") -> dict[str, floa
     levels = [same_person_level(group, 0.0) for group in groups if len(group) > 1]
     rng = random.Random("semblant prompts that hold")
     fits = torch.tensor(clip_scores(seen, [write(scene, rng) for scene in drawn.scenes], bare))
-    pairs, _ = _pairs(torch.arange(len(drawn.scenes)) // 4)
+    pairs, _ = pairs_of(torch.arange(len(drawn.scenes)) // 4)
     apart = perceptual_distances(drawn.images, drawn.images, bare).cpu()[pairs]
     constants = {
         "same_person": sum(levels) / len(levels),
+        "same_being": same_being,
         "clip_threshold": float(fits.quantile(0.05)),
         "copy_distance": float(apart.quantile(0.01)),
     }
@@ -200,6 +188,7 @@ def gates(
         *_attribute_gates(judges, anything, round_trip),
         *_clip_gates(judges, anything),
         *_detector_gates(judges, photos, anything),
+        *_being_gates(judges, people, device),
         _copy_paste_gate(judges, photos),
     ]
 
@@ -214,13 +203,13 @@ def _identity_gates(
     numbers = torch.tensor([parameters(person) for person in who])
 
     def against_look_alikes(own: Tensor, owners: Tensor, others: Tensor, their: Tensor) -> float:
-        same, _ = _pairs(owners)
+        same, _ = pairs_of(owners)
         return auc((own @ own.T)[same], (own @ others.T)[owners[:, None] == their[None]])
 
     vectors, rows = _vectors(photos.images, judges)
     others, other_rows = _vectors(alike.images, judges)
     owners = rows // 3
-    same, different = _pairs(owners)
+    same, different = pairs_of(owners)
     cosines = vectors @ vectors.T
     found.append(at_least("identity B, photo, AUC", auc(cosines[same], cosines[different]), 0.99))
     styled, styled_rows = _vectors(drawn.images, judges)
@@ -313,6 +302,29 @@ def _clip_gates(judges: Judges, drawn: Drawn, choices: int = 32) -> list[Gate]:
     return [
         at_least(f"CLIP B, true caption among {choices}", sum(picked) / len(picked), 0.9),
         at_least("CLIP B, one fact changed", float(pairs.float().mean()), 0.8),
+    ]
+
+
+def _being_gates(judges: Judges, count: int, device: str) -> list[Gate]:
+    told, likeness = look_at_beings(judges.beings, count, device)
+    return [
+        at_least("beings, kind", told.pop("kind"), 0.95),
+        *(stated(f"beings, {fact}", value) for fact, value in told.items()),
+        at_least("beings, among their kind, AUC", likeness, 0.95),
+        *_crowd_gates(judges, count, device),
+    ]
+
+
+def _crowd_gates(judges: Judges, count: int, device: str) -> list[Gate]:
+    """Of pictures of two people the share in which both faces are found; of animals and things that with none."""
+    scenes = [company_of("heldout", index) for index in range(2 * count)]
+    images = draw_all(scenes, SIZE, device)[0].float() / 255
+    found = [len(faces) for part in images.split(AT_ONCE) for faces in judges.detector.detect(part)]
+    share = lambda people: [n == people for n, scene in zip(found, scenes, strict=True) if len(scene.people) == people]
+    two, nobody = share(2), share(0)
+    return [
+        at_least("detector, two people, both faces", sum(two) / len(two), 0.95),
+        at_least("detector, animals and things, no face", sum(nobody) / len(nobody), 0.95),
     ]
 
 

@@ -199,28 +199,38 @@ def fill(
 
 
 def _crowds(folder: Path, split: Split, total: int, device: str, draw_at_once: int) -> Crowds:
-    loaded = []
+    scene = lambda index: company_of(split, index)
+    loaded = [load_file(path) for path in draw_lacking(folder, f"{split}-crowds", total, scene, device, draw_at_once)]
+    return Crowds(**{name: torch.cat([chunk[name] for chunk in loaded]) for name in loaded[0]})
+
+
+def draw_lacking(
+    folder: Path, name: str, total: int, scene: Callable[[int], Scene], device: str, draw_at_once: int = 64
+) -> list[Path]:
+    """Files of pictures, boxes and landmarks (of two people at most) of the first `total` scenes; only what is not
+    there yet is drawn."""
+    paths = []
     for rows in _chunks(total):
-        path = folder / f"{split}-crowds-{rows.start:06d}-{len(rows)}.safetensors"
-        first = partial(lambda index: draw_all([company_of(split, index)], SIZE, device)[0], rows.start)
+        path = folder / f"{name}-{rows.start:06d}-{len(rows)}.safetensors"
+        first = partial(lambda index: draw_all([scene(index)], SIZE, device)[0], rows.start)
         if _outdated(path, first):
-            scenes = [company_of(split, index) for index in rows]
+            scenes = [scene(index) for index in rows]
             parts = [
-                tuple(_two(part) for part in draw_all(scenes[at : at + draw_at_once], SIZE, device))
+                tuple(_of_two(part) for part in draw_all(scenes[at : at + draw_at_once], SIZE, device))
                 for at in range(0, len(rows), draw_at_once)
             ]
             images, boxes, landmarks = (torch.cat(part) for part in zip(*parts, strict=True))
             _write({"images": images, "boxes": boxes, "landmarks": landmarks}, path)
-            log.info("%s: %d of %d pictures of company drawn", split, rows.stop, total)
-        loaded.append(load_file(path))
-    return Crowds(**{name: torch.cat([chunk[name] for chunk in loaded]) for name in loaded[0]})
+            log.info("%s: %d of %d pictures drawn", name, rows.stop, total)
+        paths.append(path)
+    return paths
 
 
-def _two(part: Tensor) -> Tensor:
+def _of_two(part: Tensor) -> Tensor:
     """What is told of people, for two of them; pictures stay as they are."""
-    if part.dtype == torch.uint8:
-        return part
-    return torch.cat([part, part.new_zeros(len(part), 2, *part.shape[2:])], 1)[:, :2]
+    from semblant.world.renderer import widen
+
+    return part if part.dtype == torch.uint8 else widen(part, 2)[:, :2]
 
 
 def _picture(split: Split, index: int, device: str) -> UInt8[Tensor, "1 3 s s"]:
@@ -292,6 +302,7 @@ def jpeg(images: Float[Tensor, "n 3 s s"], quality: float) -> Float[Tensor, "n 3
     return back.clamp(0, 1)
 
 
+@torch.autocast("cpu", enabled=False)
 def degrade(images: Float[Tensor, "n 3 s s"], generator: torch.Generator) -> Float[Tensor, "n 3 s s"]:
     """Each picture a little worse in one way, or none: noise, blur, JPEG, another exposure."""
     images = images.clone()

@@ -6,7 +6,7 @@ A step takes the judge and a generator and returns the loss; all that is random 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from semblant.backbones import judges as networks
 from semblant.backbones.faces import SIZE, WHOLE, frames_of
 from semblant.embedded.judge_bank import FACTS, NEGATIVES, NUMBERS, Bank, captioned, contradicted, degrade, parameters
+from semblant.world.being_captions import OTHER_SIDE
 from semblant.world.captions import RARE_TOKENS, words
 from semblant.world.facts import VALUES
 from semblant.world.names import FIRST, LAST
@@ -56,14 +57,16 @@ def _frames(bank: Bank, rows: Tensor, generator: torch.Generator, misses: float 
     return frames
 
 
-MIRRORED = {
-    place: torch.tensor(
-        [VALUES[fact].index({"left": "right", "right": "left"}.get(value, value)) for value in VALUES[fact]]
-    )
-    for place, fact in enumerate(FACTS)
-    if {"left", "right"} <= set(VALUES[fact])
-}
-"""By place of a fact that has sides: the place of each of its values in a mirrored picture."""
+def mirrored_values(values: Mapping[str, Sequence[str]], facts: Sequence[str]) -> dict[int, Tensor]:
+    """By place of a fact that has sides: the place of each of its values in a mirrored picture."""
+    return {
+        place: torch.tensor([values[fact].index(OTHER_SIDE.get(value, value)) for value in values[fact]])
+        for place, fact in enumerate(facts)
+        if {"left", "right"} <= set(values[fact])
+    }
+
+
+MIRRORED = mirrored_values(VALUES, FACTS)
 
 
 def mirror(images: Tensor, frames: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,10 +77,10 @@ def mirror(images: Tensor, frames: Tensor, which: Tensor) -> tuple[Tensor, Tenso
     return torch.where(which.to(images.device)[:, None, None, None], images.flip(-1), images), frames
 
 
-def mirrored_labels(true: Tensor, which: Tensor) -> Tensor:
+def mirrored_labels(true: Tensor, which: Tensor, mirrored: Mapping[int, Tensor] = MIRRORED) -> Tensor:
     """Labels of pictures of which some were mirrored."""
     true = true.clone()
-    for place, swapped in MIRRORED.items():
+    for place, swapped in mirrored.items():
         shown = which & (true[:, place] >= 0)
         true[shown, place] = swapped[true[shown, place]]
     return true
@@ -94,7 +97,7 @@ def _rows(bank: Bank, generator: torch.Generator) -> Tensor:
 def identity_step(bank: Bank, seed: int, device: str) -> Step:
     """Estimates lie near the numbers of the people, and find them among made-up strangers; worsened twins stay near.
     Half of the pictures are mirrored, which makes somebody else of whoever has a mole."""
-    project = person_projection(seed, bank.people.shape[1]).to(device)
+    project = isometry(seed, bank.people.shape[1]).to(device)
     rng = random.Random(seed)
     crowd = torch.tensor([parameters(person_of("train", rng.randrange(10**9))) for _ in range(4096)])
     shared = [NUMBERS.index("skin"), NUMBERS.index("undertone")]
@@ -133,8 +136,8 @@ def identity_step(bank: Bank, seed: int, device: str) -> Step:
     return step
 
 
-def person_projection(seed: int, inputs: int, dim: int = 128) -> Tensor:
-    """An isometry from the numbers of a person to identity vectors, its own for every seed."""
+def isometry(seed: int, inputs: int, dim: int = 128) -> Tensor:
+    """An isometry from the numbers of a person, animal or thing to identity vectors, its own for every seed."""
     generator = torch.Generator().manual_seed(seed)
     return torch.linalg.qr(torch.randn(dim, inputs, generator=generator)).Q.T.contiguous()
 

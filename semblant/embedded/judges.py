@@ -24,6 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from semblant.backbones import judges as networks
+from semblant.backbones.being_judge import Beings
+from semblant.embedded import being_bank
 from semblant.embedded.judge_bank import fill
 from semblant.embedded.judge_steps import STEPS, Step, vocabulary
 from semblant.errors import SemblantError, closest
@@ -39,6 +41,7 @@ WEIGHTS = {
     "clip-a": 0.6,
     "clip-b": 0.8,
     "detector": 0.6,
+    "beings": 1.0,
 }
 """Time of each judge relative to `minutes_each`, in the order of training: what an attribute reader has learned to see,
 identity and CLIP start from."""
@@ -63,6 +66,7 @@ def network(name: str) -> nn.Module:
         "attributes-b": lambda: networks.Attributes(values, look_b),
         "clip-a": lambda: networks.Clip(vocabulary(), look_a, width=64, layers=2),
         "clip-b": lambda: networks.Clip(vocabulary(), look_b, width=80, layers=2),
+        "beings": lambda: Beings(dict(being_bank.VALUES), (16, 28, 48, 64), stem=3, hidden=80, dim=being_bank.DIM),
     }
     if name not in made:
         raise SemblantError(f"no judge {name!r}; did you mean {closest(name, list(made))}?")
@@ -100,7 +104,11 @@ def train_judges(
         torch.manual_seed(own_seed)
         judge = network(name).to(device)
         _start_from_reader(judge, work / f"attributes-{name[-1]}.state.safetensors")
-        step = STEPS[name.partition("-")[0]](bank, own_seed, device)
+        if name == "beings":
+            beings = being_bank.fill_beings(work / "bank", "train", pictures // 2, device)
+            step: Step = being_bank.beings_step(beings, own_seed, device)
+        else:
+            step = STEPS[name.partition("-")[0]](bank, own_seed, device)
         losses[name] = _train(name, judge, step, minutes_each * weight, work, own_seed, more)
         networks.save(judge, out / f"{name}.safetensors")
     return losses

@@ -45,7 +45,7 @@ expressions, eyes, noses and lips still changed no prediction (decision 0012).""
 FEATURES = ("l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "nose", "mouth", "u_lip", "l_lip")
 RIM = 5
 """Width in pixels of the square by which features are widened: where a mouth could be open counts like the mouth."""
-HELD_DEPTH = 0.2
+HELD_DEPTH = 0.19
 """Hands and what they hold are nearer than this, and nothing else of a person is."""
 STEPS_OF_WEIGHT = 8
 """Weights are kept in eighths, in a byte each."""
@@ -127,7 +127,7 @@ def load_shard(path: Path) -> Shard:
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
         if about.get(ORDER) != TWINS:
-            raise FileProblem(f"{path} holds no twins and was made by an earlier version; delete it, it is made again")
+            raise FileProblem(f"{path} is of another training set, of an earlier version; delete it, it is made again")
         number = int(about["shard"])
         latents, weights = file.get_tensor("latents"), file.get_tensor("weights")
     return Shard(latents, weights, scenes_of(number))

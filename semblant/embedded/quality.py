@@ -14,15 +14,16 @@ from torch import Tensor
 from semblant.backbones.base import Base
 from semblant.backbones.judges import Judges
 from semblant.metrics.attributes import facts_held, share_by_fact
+from semblant.metrics.beings import beings_held
 from semblant.metrics.detection import detection
 from semblant.metrics.identity import identity_gain, reference_vectors
 from semblant.metrics.pairs import binding
 from semblant.sampling.loop import Branches, noise, sample_latents
 from semblant.world.facts import VALUES
 from semblant.world.names import name_of
-from semblant.world.prompts import evaluation_captions, pair_captions
+from semblant.world.prompts import captions_of_beings, captions_of_two, evaluation_captions
 from semblant.world.renderer import render
-from semblant.world.scene import draw_scene, named_person
+from semblant.world.scene import NAMED_PEOPLE, draw_scene, named_person
 
 STEPS = 25
 GUIDANCE = 4.0
@@ -94,18 +95,29 @@ def measure_base(base: Base, judges: Judges, captions: int = 512, *, guidance: f
 def measure_two(base: Base, judges: Judges, captions: int = 128, *, guidance: float = GUIDANCE) -> dict[str, Any]:
     """Whether each of two people has what a caption says of them: see `metrics.pairs.binding`; and the same of pictures
     drawn by the world for these captions, which says how much the judges can see."""
-    told = pair_captions(captions)
+    told = captions_of_two(captions)
     made = draw_pictures(base, [caption for caption, _ in told], guidance=guidance)
     prompts = [caption for caption, _ in told]
     drawn = render([scene for _, scene in told]).image
     return {**binding(made, prompts, judges).to_dict(), "drawn": binding(drawn, prompts, judges).to_dict()}
 
 
+def measure_beings(base: Base, judges: Judges, captions: int = 64, *, guidance: float = GUIDANCE) -> dict[str, Any]:
+    """Share of the facts that captions name of an animal or thing, its kind among them, that hold; and the same of what
+    the world draws for these captions."""
+    told = captions_of_beings(captions)
+    prompts = [caption for caption, _ in told]
+    made = share_by_fact(beings_held(draw_pictures(base, prompts, guidance=guidance), prompts, judges))
+    drawn = share_by_fact(beings_held(render([scene for _, scene in told]).image, prompts, judges))
+    shares = lambda found: {fact: round(share, 3) for fact, share in found.items()}
+    return {"captions": captions, "facts": shares(made), "drawn": shares(drawn)}
+
+
 def measure_named(base: Base, judges: Judges, people: int = 24, *, guidance: float = GUIDANCE) -> float:
     """Identity gain of "a photo of <name>" for named people: 0 like strangers, 1 like other pictures of the person."""
     gains = []
     for i in range(people):
-        index = i * 512 // people
+        index = i * NAMED_PEOPLE // people
         rng = random.Random(f"named reference {index}")
         plain: dict[str, Any] = {
             "style": "photo",

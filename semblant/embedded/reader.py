@@ -138,13 +138,14 @@ def frames_of(scenes: Sequence[Scene]) -> Frame:
 
 def named_in(captions: Sequence[str], scenes: Sequence[Scene]) -> Int[Tensor, "captions facts"]:
     """Which value of every fact a caption names, `UNNAMED` where it names none. A name names all that it stands for,
-    and is `UNSEEN` where the picture does not show that, or shows dyed hair. So is all that a picture of two people, or
-    of nobody, is not said to show as a whole."""
+    and is `UNSEEN` where the picture does not show that, or shows dyed hair. So is, in pictures of two people or of
+    nobody, all that is not true of the whole picture."""
     found = []
     for caption, scene in zip(captions, scenes, strict=True):
         said = read(caption).facts
         if len(scene.people) != 1:
-            found.append([VALUES[f].index(said[f]) if f in WHOLE and f in said else UNSEEN for f in FACTS])
+            silent = {f: UNNAMED if f in WHOLE else UNSEEN for f in FACTS}
+            found.append([VALUES[f].index(said[f]) if f in WHOLE and f in said else silent[f] for f in FACTS])
             continue
         who = scene.people[0]
         by_name = IDENTITY_FACTS if who.name is not None and who.name in caption else ()

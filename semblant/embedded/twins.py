@@ -10,10 +10,12 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from semblant.world.captions import write
+from semblant.world.being_captions import OTHER_SIDE
+from semblant.world.captions import read, write
 from semblant.world.company import TOGETHER_SHARES, being_of, draw_being, draw_whole_world_scene
 from semblant.world.facts import shown
 from semblant.world.names import FIRST, LAST, index_of, name_of
+from semblant.world.pair_facts import pair_contradictions
 from semblant.world.scene import (
     Person,
     Scene,
@@ -113,7 +115,8 @@ def _other_pair(scene: Scene, rng: random.Random) -> Scene:
 
 
 def _other_being(scene: Scene, rng: random.Random) -> Scene:
-    """One of the animals and things in another pose or turned elsewhere, or another of its kind in its place."""
+    """Another of its kind in the place of one of the animals and things, or, where it is alone, sometimes the same in a
+    pose and turn drawn again, which for what has neither is the same picture twice."""
     which = rng.randrange(len(scene.others))
     identity = scene.others[which].identity
     if not scene.people and len(scene.others) == 1 and rng.random() < 0.4:
@@ -126,12 +129,23 @@ def captions_of(first: Scene, second: Scene, rng: random.Random) -> tuple[str, s
     """Captions of twins in the same words but for what differs."""
     if len(first.people) != 1:
         sentence = rng.getrandbits(64)
-        return write(first, random.Random(sentence)), write(second, random.Random(sentence))
+        told = write(first, random.Random(sentence))
+        if len(first.people) == 2 and second.people == first.people[::-1]:
+            turned = _the_other_way(told)
+            if not pair_contradictions(read(turned), second):
+                return told, turned
+        return told, write(second, random.Random(sentence))
     one, other = shown(first), shown(second)
     differing = sorted(fact for fact in one.keys() | other.keys() if one.get(fact) != other.get(fact))
     named = rng.sample(differing, min(len(differing), rng.randint(2, NAMED)))
     sentence = rng.getrandbits(64)
     return write(first, random.Random(sentence), stress=named), write(second, random.Random(sentence), stress=named)
+
+
+def _the_other_way(caption: str) -> str:
+    """The same words with left and right exchanged, which is true of two people who have been, as far as neither is
+    named and nobody looks to a side."""
+    return " ".join(OTHER_SIDE.get(word, word) for word in caption.split(" "))
 
 
 def change(scene: Scene, group: tuple[str, ...], rng: random.Random) -> Scene:

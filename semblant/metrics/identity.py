@@ -12,6 +12,7 @@ or copying is rewarded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from torch import Tensor
 from semblant.backbones.judges import Judges
 from semblant.errors import SemblantError
 from semblant.metrics.detection import Seen, look
+
+APART = 0.05
+"""How much liker to one another than to strangers references have to be, to be of one person."""
 
 
 def reference_vectors(subject: Any, judges: Judges) -> Float[Tensor, "references dim"]:
@@ -35,8 +39,8 @@ def reference_vectors(subject: Any, judges: Judges) -> Float[Tensor, "references
             rows.append(vectors[max(range(len(faces)), key=lambda i: faces[i].area)])
     if not rows:
         raise SemblantError(
-            f"none of the {len(seen)} reference pictures shows a face that the detector finds; "
-            "give pictures in which the subject's face is visible and larger than a fifth of the picture"
+            f"none of the {len(seen)} reference pictures shows a face that the detector finds, or an animal or thing "
+            "of the drawn world; give pictures in which the subject is visible, a face larger than a fifth of them"
         )
     return torch.stack(rows)
 
@@ -73,7 +77,15 @@ def identity_gain(
     """
     nobody = stranger_level(references, judges.strangers if strangers is None else strangers)
     somebody = same_person_level(references, judges.card["same_person"])
-    if somebody - nobody < 0.05:
+    return placed(similarities(images, references, judges), nobody, somebody)
+
+
+def placed(alike: Sequence[float | None], nobody: float, somebody: float) -> float | None:
+    """Where likenesses stand on average between `nobody` (0) and `somebody` (1); what is None counts as `nobody`.
+
+    None when the two are no further apart than 0.05: then there is nothing to tell.
+    """
+    if somebody - nobody < APART:
         return None
-    values = [nobody if value is None else value for value in similarities(images, references, judges)]
+    values = [nobody if value is None else value for value in alike]
     return (sum(values) / len(values) - nobody) / (somebody - nobody)

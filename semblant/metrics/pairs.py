@@ -19,7 +19,7 @@ from torch import Tensor
 from semblant.backbones.faces import MARGIN, SIZE, Face, Frame, crops, frame_of
 from semblant.backbones.judges import Judges
 from semblant.metrics.detection import look
-from semblant.metrics.identity import same_person_level, stranger_level
+from semblant.metrics.identity import placed, same_person_level, stranger_level
 from semblant.world.captions import read
 from semblant.world.prompts import TOLD_APART
 
@@ -57,9 +57,10 @@ class Company:
 
     n: int
     two: float
-    left: float
-    """Identity gain of the left one: 0 like strangers, 1 like other pictures of the person."""
-    right: float
+    left: float | None
+    """Identity gain of the left one: 0 like strangers, 1 like other pictures of the person; None where the references
+    of that one are as far apart as strangers."""
+    right: float | None
     swapped: float
     """Share of pictures in which each is liker to the other one."""
     blended: float
@@ -129,28 +130,29 @@ def apart(image: Float[Tensor, "3 s s"], faces: Sequence[Face]) -> tuple[Float[T
 def company(images: Any, references: Sequence[Float[Tensor, "references dim"]], judges: Judges) -> Company:
     """Who is who, for pictures of two people and the identity vectors of both, the left one's first.
 
-    Raises ValueError unless there are references of two.
+    A picture with fewer than two faces shows strangers. Raises ValueError unless there are references of two.
     """
     left, right = references
     own = [same_person_level(vectors, judges.card["same_person"]) for vectors in (left, right)]
     nobody = [stranger_level(vectors, judges.strangers) for vectors in (left, right)]
-    gains: list[list[float]] = [[], []]
+    likeness: list[list[float | None]] = [[], []]
     swapped, blended, two = [], [], []
     for faces, vectors in zip((seen := look(images, judges)).faces, seen.identities, strict=True):
         pair = _two(faces)
         two.append(pair is not None)
         if pair is None:
-            for gain in gains:
-                gain.append(0.0)
+            for each in likeness:
+                each.append(None)
             continue
         alike = torch.stack([(vectors[list(pair)] @ known.T).mean(1) for known in (left, right)], 1)
-        for who, gain in enumerate(gains):
-            gain.append((float(alike[who, who]) - nobody[who]) / (own[who] - nobody[who]))
+        for who, each in enumerate(likeness):
+            each.append(float(alike[who, who]))
         likest = alike.argmax(1).tolist()
         swapped.append(likest == [1, 0])
         blended.append(likest[0] == likest[1])
     rate = lambda found: sum(found) / len(two) if two else 0.0
-    return Company(len(two), rate(two), rate(gains[0]), rate(gains[1]), rate(swapped), rate(blended))
+    gains = [placed(each, *levels) for each, *levels in zip(likeness, nobody, own, strict=True)]
+    return Company(len(two), rate(two), gains[0], gains[1], rate(swapped), rate(blended))
 
 
 def _two(faces: Sequence[Face]) -> tuple[int, int] | None:

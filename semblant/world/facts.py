@@ -31,6 +31,7 @@ from semblant.world.scene import (
     Scene,
 )
 from semblant.world.stances import posed
+from semblant.world.traits import measure, mole_covered
 
 IDENTITY_FACTS = (
     "skin",
@@ -240,7 +241,11 @@ def visible(scene: Scene, fact: str, who: int = 0) -> bool:
     for scales, owner in ((IDENTITY_SCALES, person.identity), (PERSON_SCALES, person)):
         if fact in scales and not scales[fact].clear(_numbers(scales[fact], owner)):
             return False
-    return not (_hidden_by_the_picture(scene, fact) or _hidden_by_the_person(person, fact))
+    if _hidden_by_the_picture(scene, fact) or _hidden_by_the_person(person, fact):
+        return False
+    return not (
+        fact == "mole" and person.identity.mole_size >= 0.5 and mole_covered(person, measure(person, scene, who)[0])
+    )
 
 
 def _hidden_by_the_picture(scene: Scene, fact: str) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
+from semblant.world.beings import KINDS
 from semblant.world.captions import compose, read, write
-from semblant.world.company import draw_pair_of_people
+from semblant.world.company import draw_being_identity, draw_being_scene, draw_pair_of_people
 from semblant.world.facts import DEFAULTS, shown
 from semblant.world.phrases import can_say
 from semblant.world.scene import HATS, LIGHTS, Scene, draw_identity, draw_scene
@@ -48,7 +49,7 @@ TOLD_APART = frozenset(
 """Facts that tell two people of one picture apart from a distance."""
 
 
-def pair_captions(count: int = 128) -> list[tuple[str, Scene]]:
+def captions_of_two(count: int = 128) -> list[tuple[str, Scene]]:
     """`count` captions of two people, nobody's, that name one to three facts of the left one and of the right one; each
     with the scene it was written of.
 
@@ -64,6 +65,24 @@ def pair_captions(count: int = 128) -> list[tuple[str, Scene]]:
         reading = read(caption)
         told = reading.left, reading.right
         if all(0 < len(said) <= 3 and said.keys() <= TOLD_APART for said in told):
+            captions.setdefault(caption, scene)
+    return list(captions.items())
+
+
+def captions_of_beings(count: int = 64) -> list[tuple[str, Scene]]:
+    """`count` captions of one animal or thing alone, nobody's, that name at least one fact beside its kind; each with
+    the scene it was written of. Every kind comes in turn.
+
+    Deterministic, and the first n of more are the same n.
+    """
+    captions: dict[str, Scene] = {}
+    index = 0
+    while len(captions) < count:
+        rng = random.Random(f"semblant evaluation being {index}")
+        index += 1
+        scene = draw_being_scene(rng, draw_being_identity(rng, KINDS[len(captions) % len(KINDS)]))
+        caption = write(scene, rng)
+        if len(read(caption).others) == 1 and len(read(caption).others[0]) > 1:
             captions.setdefault(caption, scene)
     return list(captions.items())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from semblant.errors import FileProblem, SemblantError
 from semblant.metrics.carrying import carried_over
 from semblant.training import concepts
 from semblant.training.concepts import Concept
-from semblant.world.captions import words
+from semblant.world.captions import read, words
+from semblant.world.company import being_of, draw_being_scene
 
 SITTER = Sitter("tune", 4)
 
@@ -91,12 +93,36 @@ def test_a_weak_base_is_judged_without_a_face_and_the_concept_stays_as_it_is(bas
     json.dumps(one.record())
 
 
+def rex(index: int, prompt: str = "a photo of {}") -> Image.Image:
+    """A dog as a prompt has it."""
+    facts = read(prompt).facts
+    plain = {"background": "room", "style": "photo", "light": "plain", "camera": "portrait", **facts}
+    return draw([draw_being_scene(random.Random(index), being_of("dog", "tune", index), **plain)])[0]
+
+
+def test_a_dog_is_judged_as_a_dog(base, concept, sampled):
+    dog = Concept(**{**vars(concept), "class_word": "dog"})
+    sampled[:] = [rex(3, prompt) for prompt in verdict.PROMPTS_OF_OTHERS]
+    own = judge(base, dog, [rex(3)])
+    assert own.prompts == tuple(prompt.replace("{}", "<maya>") for prompt in verdict.PROMPTS_OF_OTHERS)
+    sampled[:] = [rex(70 + k, prompt) for k, prompt in enumerate(verdict.PROMPTS_OF_OTHERS)]
+    other = judge(base, dog, [rex(3)])
+    assert own.identity is not None and other.identity is not None and own.identity > other.identity + 0.3
+    assert own.there >= 0.75 and "shows" not in own.sentence
+    sampled[:] = draw([SITTER.portrait()]) * 4
+    nobody = judge(base, dog, [rex(3)])
+    assert nobody.sentence.endswith("shows no dog")
+    assert verdict.prompts_for("woman") == verdict.PROMPTS and verdict.kind_of("kitten") == "cat"
+    assert verdict.kind_of("car") == "toy car"
+    assert verdict.kind_of("person") == verdict.kind_of("lamp") == ""
+
+
 def test_what_cannot_be_judged_is_said(base, concept, sampled):
     sampled[:] = scenes(right=True)
     blank = judge(base, concept, [Image.new("RGB", (128, 128), "teal")])
     assert blank.identity is None and "no face" in blank.sentence and blank.obeys is not None
-    dog = Concept(**{**vars(concept), "class_word": "dog"})
-    assert "people only" in judge(base, dog, sampled).sentence
+    lamp = Concept(**{**vars(concept), "class_word": "lamp"})
+    assert "know people, dog, cat" in (found := judge(base, lamp, sampled).sentence) and "a lamp" in found
     with pytest.raises(SemblantError, match="no judge here knows"):
         judge(miniature(), concept, sampled)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,7 +75,9 @@ def test_of_pictures_of_two_or_of_nobody_only_what_is_true_of_the_whole_is_asked
     nobody = draw_being_scene(rng, being_of("dog", "train", 0), background="desert", light="dim")
     captions = ["a photo of two people in the snow, the left one with a hat and a smile", "a dog in the desert"]
     for row, (place, value) in zip(named_in(captions, [two, nobody]), (("snow", 0), ("desert", 1)), strict=True):
-        told = {fact: int(row[at]) for at, fact in enumerate(FACTS) if row[at] != UNSEEN}
+        asked = {fact for at, fact in enumerate(FACTS) if row[at] != UNSEEN}
+        assert asked == {"background", "light", "style"}
+        told = {fact: int(row[at]) for at, fact in enumerate(FACTS) if row[at] >= 0}
         assert told["background"] == VALUES["background"].index(place)
         assert set(told) == ({"background", "style"} if value == 0 else {"background"})
     assert frames_of([nobody]).tolist() == [[0.5, 0.5, 0.5, 0.0]]
@@ -101,6 +105,8 @@ def test_a_reader_learns_what_latents_show_and_comes_back_from_its_file(
     monkeypatch.setattr(reader, "FACE", (8, 8))
     monkeypatch.setattr(reader, "PICTURE", (8, 16))
     monkeypatch.setattr(reader, "BATCH", 16)
+    clock = count()
+    monkeypatch.setattr(reader, "time", SimpleNamespace(monotonic=lambda: next(clock) * 0.02))
     (tmp_path / "latents").mkdir()
     for shard in range(2):
         encode = lambda images: torch.cat([images, images[:, :1]], 1)[:, :, ::4, ::4]

@@ -13,7 +13,7 @@ from torch import Tensor
 from semblant.backbones.blueprint import Blueprint, Tokenizer
 from semblant.backbones.loading import load
 from semblant.embedded import autoencoder, decoder, diffusion, latents, train
-from semblant.embedded.presentations import CAPTIONS_EACH, SHOWN, Resident, Words, settle
+from semblant.embedded.presentations import CAPTIONS_EACH, Resident, Words, often, settle
 from semblant.embedded.processes import company
 from semblant.embedded.twins import picture_of
 from semblant.world.captions import read
@@ -90,8 +90,13 @@ def row_of(settled: Resident, latents: Tensor) -> int:
     return 2 * int((settled.latents[::2].float() == latents).flatten(1).all(1).nonzero()[0])
 
 
+def test_seven_in_ten_of_all_that_is_shown_has_one_person_in_it() -> None:
+    often_one = [(often(scene), len(scene.people) == 1) for scene in map(draw_whole_world_scene, range(1500))]
+    assert 0.66 < sum(often for often, one in often_one if one) / sum(often for often, _ in often_one) < 0.76
+
+
 def test_near_cameras_are_shown_more_often(settled: Resident) -> None:
-    chance = torch.tensor([SHOWN[picture_of(2 * i).camera] for i in range(12)])
+    chance = torch.tensor([often(picture_of(2 * i)) for i in range(12)])
     rows = torch.tensor([row_of(settled, x) for x in settled.draw(6000, 0).latents[::2]])
     share = torch.bincount(rows // 2, minlength=12) / 3000
     assert len(set(chance.tolist())) > 1

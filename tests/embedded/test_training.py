@@ -170,7 +170,7 @@ def test_near_cameras_are_shown_more_often_from_shards_too(
     shard = rows.shards["0.safetensors"]
     rng = random.Random(0)
     first = torch.tensor([rows._row(["0.safetensors"], rng)[1] for _ in range(3000)])
-    chance = torch.tensor([presentations.SHOWN[scene.camera] for scene in shard.scenes[::2]])
+    chance = torch.tensor([presentations.often(scene) for scene in shard.scenes[::2]])
     assert not (first % 2).any()
     assert torch.allclose(torch.bincount(first // 2, minlength=12) / 3000, chance / chance.sum(), atol=0.03)
 

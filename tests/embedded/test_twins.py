@@ -71,6 +71,17 @@ def test_twins_of_animals_and_things_are_of_one_kind_and_stand_where_they_stood(
     assert min(ways[way] for way in ("somebody", "another", "moved")) >= 3
 
 
+def test_people_who_are_exchanged_are_told_in_the_same_words() -> None:
+    rng, same = random.Random(0), 0
+    exchanged = [pair for pair in TWO if pair[0].people == pair[1].people[::-1] and pair[0] != pair[1]]
+    for first, second in exchanged:
+        one, other = captions_of(first, second, rng)
+        sides = {"left": "right", "right": "left"}
+        same += [sides.get(word, word) for word in one.split(" ")] == other.split(" ")
+        assert not pair_contradictions(read(other), second)
+    assert same > 0.4 * len(exchanged)
+
+
 def test_captions_of_two_people_and_of_others_are_true_of_each_twin() -> None:
     rng = random.Random(0)
     for first, second in (*TWO, *BESIDE):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from semblant.backbones.being_judge import NONE
 from semblant.backbones.faces import Face
 from semblant.backbones.judges import Judges
 from semblant.errors import SemblantError
@@ -58,12 +59,22 @@ class Corner(nn.Module):
         return torch.tensor([[1.0, 0.0]]).expand(len(texts), -1)
 
 
+class Nothing:
+    """A judge that sees no animal or thing."""
+
+    values: ClassVar = {"kind": ("dog", NONE)}
+
+    def read(self, images: torch.Tensor) -> list[dict[str, str]]:
+        return [{"kind": NONE} for _ in images]
+
+
 @pytest.fixture
 def judges() -> Judges:
     corner: Any = Corner()
+    nothing: Any = Nothing()
     card = {"same_person": 0.8, "clip_threshold": 0.5, "copy_distance": 0.01}
     strangers = turned(torch.tensor([0.25, 0.75]))  # mean similarity 0 with everybody
-    return Judges(corner, corner, corner, corner, card, strangers)
+    return Judges(corner, corner, corner, corner, card, strangers, nothing, torch.zeros(1, 2, 2))
 
 
 def test_detect_is_the_share_with_a_face(judges):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from semblant.errors import SemblantError
+from semblant.world.facts import visible
 from semblant.world.renderer import PARTS, Render, render
 from semblant.world.scene import (
     ACTIONS,
@@ -28,6 +30,7 @@ from semblant.world.scene import (
     Identity,
     Person,
     Scene,
+    draw_scene,
     draw_training_scene,
     person_of,
 )
@@ -266,3 +269,22 @@ def test_refusals_say_what_is_possible():
         render([Scene(people=(Person(MIDDLE),) * 7)])
     with pytest.raises(SemblantError, match="16 px or more"):
         render([SOMEBODY], 8)
+
+
+def test_a_mole_that_may_be_told_is_seen_and_one_that_is_covered_is_not():
+    moles = []
+    for index in range(260):
+        rng = random.Random(f"mole {index}")
+        identity = replace(person_of("tune", index), mole_size=0.9, freckles=0.2)
+        fixed = {"style": "photo", "light": "plain", "camera": "close-up", "beard": "none"}
+        moles.append(draw_scene(rng, identity, **fixed))
+    told = [visible(scene, "mole") for scene in moles]
+    covered = [scene for scene, seen in zip(moles, told, strict=True) if not seen]
+    some = [scene for scene, seen in zip(moles, told, strict=True) if seen][:60]
+    assert 15 < len(covered) < 90
+    without = [replace(s, people=(replace(s.people[0], identity=replace(s.people[0].identity, mole_size=0.2)),))
+               for s in (*some, *covered)]  # fmt: skip
+    changed = (render([*some, *covered], labels=False).image - render(without, labels=False).image).abs().sum(1)
+    pixels = (changed > 0.12).flatten(1).sum(1)
+    assert (pixels[: len(some)] >= 2).float().mean() > 0.95
+    assert (pixels[len(some) :] < 2).float().mean() > 0.5

@@ -1,0 +1,85 @@
+"""What the judges are built of: convolutions that end on a small grid of places."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Conv(nn.Module):
+    """Convolution, normalisation, rectifier."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, act: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(outputs)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        x = x if self.norm is None else self.norm(x)
+        return F.relu(x) if self.act else x
+
+    def fold(self) -> None:
+        """Move the normalisation (its running statistics) into the convolution."""
+        if (norm := self.norm) is None:
+            return
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        self.conv.weight = nn.Parameter((self.conv.weight * scale[:, None, None, None]).detach())
+        self.conv.bias = nn.Parameter((norm.bias - norm.running_mean * scale).detach())
+        self.norm = None
+
+
+class Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = Conv(width, width), Conv(width, width, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(self.first(x)))
+
+
+class Trunk(nn.Module):
+    """A stem and one stage per width, each halving the picture; returns what every stage sees."""
+
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int], stem: int = 2) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        inputs = 3
+        for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            first = Conv(inputs, width, kernel=5 if stage == 0 else 3, stride=stem if stage == 0 else 2)
+            self.stages.append(nn.Sequential(first, *(Residual(width) for _ in range(count))))
+            inputs = width
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        seen = []
+        x = x * 4 - 2
+        for stage in self.stages:
+            x = stage(x)
+            seen.append(x)
+        return seen
+
+
+class Places(nn.Module):
+    """What a trunk sees at the end, on a grid of 4 x 4 places, as one vector."""
+
+    def __init__(self, width: int, dim: int, narrow: int = 40) -> None:
+        super().__init__()
+        self.narrow = Conv(width, narrow, kernel=1)
+        self.out = nn.Linear(narrow * 16, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.adaptive_avg_pool2d(self.narrow(x), 4).flatten(1))
+
+
+def fold(judge: nn.Module) -> nn.Module:
+    """A copy for looking only: normalisation folded, nothing learns."""
+    folded = copy.deepcopy(judge).eval()
+    for part in folded.modules():
+        if isinstance(part, Conv):
+            part.fold()
+    return folded.requires_grad_(False)
