@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from semblant.backbones import judges as networks
@@ -206,9 +207,7 @@ def detector_step(bank: Bank, seed: int, device: str) -> Step:
             boxes[: len(some)], points[: len(some)] = bank.crowds.boxes[some], bank.crowds.landmarks[some]
             there[: len(some)] = bank.crowds.boxes[some].any(-1).float()
         boxes, points = boxes * cells / SIZE, points * cells / SIZE  # [n, 2, 4], [n, 2, 5, 2] in cells
-        centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
-        away = (grid - centre[:, :, None, None]) / (0.15 * size[:, :, None, None]).clamp_min(0.45)
-        heat = (torch.exp(-away.square().sum(-1) / 2) * there[:, :, None, None]).to(device)
+        heat = (heat_of(boxes, grid) * there[:, :, None, None]).to(device)
         target, nearest = heat.max(1)
         raw = judge(images.to(device)).float()
         logit = raw[:, 0]
@@ -225,6 +224,14 @@ def detector_step(bank: Bank, seed: int, device: str) -> Step:
         return focal + off.mean()
 
     return step
+
+
+def heat_of(boxes: Float[Tensor, "n people 4"], grid: Float[Tensor, "h w 2"]) -> Float[Tensor, "n people h w"]:
+    """How near every cell is to the middle of each box, 0..1: a bell as wide as the box. The cell that holds the middle
+    is wholly one, or a face of two cells, whose middle may be far from every cell's own, would be nowhere."""
+    centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+    away = grid - (centre.floor() + 0.5)[:, :, None, None]
+    return torch.exp(-(away / (0.15 * size[:, :, None, None]).clamp_min(0.45)).square().sum(-1) / 2)
 
 
 def _crowd(

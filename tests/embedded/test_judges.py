@@ -80,6 +80,16 @@ def test_crowds_show_two_people_or_an_animal_or_thing_and_where_their_faces_are(
     assert bank.crowds.images.unique(dim=0).shape[0] == 10
 
 
+@pytest.mark.parametrize("side", [1.5, 2.5, 9.0])
+def test_every_face_has_a_cell_of_its_own_however_small(side):
+    grid = torch.stack(torch.meshgrid(torch.arange(16) + 0.5, torch.arange(16) + 0.5, indexing="xy"), -1)
+    middle = 3 + 9 * torch.rand(40, 1, 2, generator=torch.Generator().manual_seed(0))
+    heat = judge_steps.heat_of(torch.cat([middle - side / 2, middle + side / 2], -1), grid)
+    assert (heat.flatten(1).amax(1) == 1).all()
+    for x, y, map in zip(*middle[:, 0].long().unbind(-1), heat[:, 0], strict=True):
+        assert map[y, x] == 1 and 0 < map[y, x + 1] < 0.5 + 0.05 * side
+
+
 def test_a_detector_learns_from_crowds_too(tmp_path):
     bank = judge_bank.fill(tmp_path, "tune", 8, crowds=5)
     torch.manual_seed(0)
