@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from semblant.backbones.trunks import Places, Trunk
 
-DROPOUT = 0.2
-"""Share of what it sees that is left out while it learns."""
 NONE = "none"
 """The kind of what is in a picture without an animal or thing."""
 
@@ -38,7 +36,7 @@ class Beings(nn.Module):
 
     def look(self, images: Float[Tensor, "n 3 s s"]) -> tuple[dict[str, Tensor], Float[Tensor, "n dim"]]:
         """Logits per fact, and the vector before it is made a unit one."""
-        seen = F.dropout(F.relu(self.places(self.trunk(images)[-1])), DROPOUT, self.training)
+        seen = F.relu(self.places(self.trunk(images)[-1]))
         logits = self.facts(seen).split([len(options) for options in self.values.values()], dim=1)
         return dict(zip(self.values, logits, strict=True)), self.who(seen)
 

@@ -66,7 +66,7 @@ def network(name: str) -> nn.Module:
         "attributes-b": lambda: networks.Attributes(values, look_b),
         "clip-a": lambda: networks.Clip(vocabulary(), look_a, width=64, layers=2),
         "clip-b": lambda: networks.Clip(vocabulary(), look_b, width=80, layers=2),
-        "beings": lambda: Beings(dict(being_bank.VALUES), (20, 36, 56, 72), stem=2, hidden=96, dim=being_bank.DIM),
+        "beings": lambda: Beings(dict(being_bank.VALUES), (16, 28, 48, 64), stem=3, hidden=80, dim=being_bank.DIM),
     }
     if name not in made:
         raise SemblantError(f"no judge {name!r}; did you mean {closest(name, list(made))}?")

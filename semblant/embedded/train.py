@@ -308,7 +308,7 @@ def write_card(work: Path, captions: int) -> None:
         },
         "curve": curve,
         "named people": {"identity_gain": quality.measure_named(base, judges)},
-        "two people": quality.measure_two(base, judges, max(captions // 4, 1)),
+        "two people": quality.measure_two(base, judges, max(captions // 8, 1)),
         "animals and things": quality.measure_beings(base, judges, max(captions // 8, 1)),
         "autoencoder": codec,
         "plan": plan,

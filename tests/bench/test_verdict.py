@@ -93,25 +93,25 @@ def test_a_weak_base_is_judged_without_a_face_and_the_concept_stays_as_it_is(bas
     json.dumps(one.record())
 
 
-def rex(index: int, prompt: str = "a photo of {}") -> Image.Image:
-    """A dog as a prompt has it."""
+def teapot(index: int, prompt: str = "a photo of {}") -> Image.Image:
+    """A teapot as a prompt has it."""
     facts = read(prompt).facts
     plain = {"background": "room", "style": "photo", "light": "plain", "camera": "portrait", **facts}
-    return draw([draw_being_scene(random.Random(index), being_of("dog", "tune", index), **plain)])[0]
+    return draw([draw_being_scene(random.Random(index), being_of("teapot", "tune", index), **plain)])[0]
 
 
-def test_a_dog_is_judged_as_a_dog(base, concept, sampled):
-    dog = Concept(**{**vars(concept), "class_word": "dog"})
-    sampled[:] = [rex(3, prompt) for prompt in verdict.PROMPTS_OF_OTHERS]
-    own = judge(base, dog, [rex(3)])
+def test_a_teapot_is_judged_as_a_teapot(base, concept, sampled):
+    pot = Concept(**{**vars(concept), "class_word": "teapot"})
+    sampled[:] = [teapot(3, prompt) for prompt in verdict.PROMPTS_OF_OTHERS]
+    own = judge(base, pot, [teapot(3)])
     assert own.prompts == tuple(prompt.replace("{}", "<maya>") for prompt in verdict.PROMPTS_OF_OTHERS)
-    sampled[:] = [rex(70 + k, prompt) for k, prompt in enumerate(verdict.PROMPTS_OF_OTHERS)]
-    other = judge(base, dog, [rex(3)])
+    sampled[:] = [teapot(70 + k, prompt) for k, prompt in enumerate(verdict.PROMPTS_OF_OTHERS)]
+    other = judge(base, pot, [teapot(3)])
     assert own.identity is not None and other.identity is not None and own.identity > other.identity + 0.3
     assert own.there >= 0.75 and "shows" not in own.sentence
     sampled[:] = draw([SITTER.portrait()]) * 4
-    nobody = judge(base, dog, [rex(3)])
-    assert nobody.sentence.endswith("shows no dog")
+    nobody = judge(base, pot, [teapot(3)])
+    assert nobody.sentence.endswith("shows no teapot")
     assert verdict.prompts_for("woman") == verdict.PROMPTS and verdict.kind_of("kitten") == "cat"
     assert verdict.kind_of("car") == "toy car"
     assert verdict.kind_of("person") == verdict.kind_of("lamp") == ""
