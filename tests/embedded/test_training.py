@@ -177,7 +177,7 @@ def test_near_cameras_are_shown_more_often_from_shards_too(
 
 def test_a_shard_of_single_pictures_is_refused(tmp_path: Path) -> None:
     save_file({"latents": torch.zeros(1), "weights": torch.zeros(1)}, tmp_path / "0.safetensors", {"shard": "0"})
-    with pytest.raises(FileProblem, match="no twins"):
+    with pytest.raises(FileProblem, match="of another training set"):
         latents.load_shard(tmp_path / "0.safetensors")
 
 
