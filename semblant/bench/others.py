@@ -19,11 +19,14 @@ from typing import Any
 from PIL import Image
 
 from semblant.backbones.base import Base
-from semblant.bench.results import means, write_json
+from semblant.backbones.judges import load_judges
+from semblant.bench.results import keep
 from semblant.bench.sheet import sheet
 from semblant.bench.sitter import draw
-from semblant.data.pictures import write_picture
 from semblant.data.subject import Subject
+from semblant.errors import SemblantError
+from semblant.metrics.beings import being_vectors
+from semblant.metrics.detection import look
 from semblant.training.precision import choose
 from semblant.verbs import fit, load, measure, sample
 from semblant.world.captions import read
@@ -80,7 +83,9 @@ def learned(
     **settings: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, list[Image.Image]]]:
     """One record per subject and arm: identity gain, facts held, and how often its kind is there; and by subject and
-    arm its first picture of every prompt. `settings` are those of every method."""
+    arm its first picture of every prompt. There is no gain for a subject that the judge takes for another kind.
+    `settings` are those of every method."""
+    judges = load_judges("B")
     records: list[dict[str, Any]] = []
     pictures: dict[str, list[Image.Image]] = {}
     for model in models:
@@ -93,8 +98,10 @@ def learned(
         for method in methods:
             arms[method] = made(base, WORD, concepts=[fit(method, base, model.subject(base.size), **settings)])
         prompts = [prompt.format(f"a {model.kind}") for prompt in PROMPTS for _ in range(SEEDS)]
+        seen = look(references, judges)
+        known = not any(seen.faces) and being_vectors(seen, judges)[0] == model.kind
         for arm, images in arms.items():
-            scores = measure(images, subject=references, prompt=prompts).to_dict()
+            scores = measure(images, subject=references if known else None, prompt=prompts).to_dict()
             told = {name: scores[name] for name in ("identity_gain", "facts")}
             told["kind"] = scores["facts_by_name"].get("being kind")
             records.append({"kind": model.kind, "index": model.index, "arm": arm, **told})
@@ -127,13 +134,12 @@ def main(arguments: list[str] | None = None) -> None:
     base = load(given.base)
     base = base.computing(choose(base, rows=2))
     models = [Model(kind, 300 + i) for kind in given.kinds for i in range(given.each)]
-    records, pictures = learned(base, models, given.methods, say=log.info, steps=given.steps)
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_json(given.out / "others.json", {"base": base.hashes(), "cells": records, "means": means(records, MEASURES)})
+    try:
+        records, pictures = learned(base, models, given.methods, say=log.info, steps=given.steps)
+    except SemblantError as problem:
+        parser.error(str(problem))
     heads = [prompt.format("it") for prompt in PROMPTS]
-    write_picture(sheet(list(pictures.items()), heads), given.out / "others.png")
-    for arm, numbers in means(records, MEASURES).items():
-        log.info("%-18s %s", arm, json.dumps(numbers))
+    keep(given.out, "others", base, records, MEASURES, sheet(list(pictures.items()), heads))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from PIL import Image
 
 from semblant.backbones.base import Base
 from semblant.backbones.judges import Judges, load_judges
-from semblant.bench.results import means, write_json
+from semblant.bench.results import keep
 from semblant.bench.sheet import sheet
 from semblant.bench.sitter import PLAIN, Sitter, draw
-from semblant.data.pictures import write_picture
 from semblant.data.subject import Subject
+from semblant.errors import SemblantError
 from semblant.metrics.identity import reference_vectors
 from semblant.metrics.pairs import company
 from semblant.training.precision import choose
@@ -129,14 +129,13 @@ def main(arguments: list[str] | None = None) -> None:
     base = load(given.base)
     base = base.computing(choose(base, rows=2))
     pairs = [(Sitter("tune", 200 + 2 * i), Sitter("tune", 201 + 2 * i)) for i in range(given.pairs)]
-    records, pictures = together(base, load_judges("B"), pairs, given.methods, say=log.info, steps=given.steps)
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_json(given.out / "two.json", {"base": base.hashes(), "cells": records, "means": means(records, MEASURES)})
+    try:
+        records, pictures = together(base, load_judges("B"), pairs, given.methods, say=log.info, steps=given.steps)
+    except SemblantError as problem:
+        parser.error(str(problem))
     shown = [(arm, images[: len(PROMPTS)]) for arm, images in pictures.items()]
     heads = [prompt.format("one", "the other").removeprefix("a photo of ") for prompt in PROMPTS]
-    write_picture(sheet(shown, heads), given.out / "two.png")
-    for arm, numbers in means(records, MEASURES).items():
-        log.info("%-18s %s", arm, json.dumps(numbers))
+    keep(given.out, "two", base, records, MEASURES, sheet(shown, heads))
 
 
 if __name__ == "__main__":

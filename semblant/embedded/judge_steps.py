@@ -36,7 +36,6 @@ def vocabulary() -> list[str]:
     return [word for word in words() if word not in (*FIRST, *LAST, *RARE_TOKENS)] + [","]
 
 
-@torch.autocast("cpu", enabled=False)
 def _seen(bank: Bank, rows: Tensor, generator: torch.Generator, device: str) -> Tensor:
     """Pictures of a bank as judges may meet them: some come back from the autoencoder, most are a little worse."""
     pictures = bank.pictures(rows)

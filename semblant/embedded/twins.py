@@ -8,6 +8,7 @@ a few cells of the latents has to be found under the errors of all others (decis
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 
 from semblant.world.being_captions import OTHER_SIDE
@@ -145,7 +146,7 @@ def captions_of(first: Scene, second: Scene, rng: random.Random) -> tuple[str, s
 def _the_other_way(caption: str) -> str:
     """The same words with left and right exchanged, which is true of two people who have been, as far as neither is
     named and nobody looks to a side."""
-    return " ".join(OTHER_SIDE.get(word, word) for word in caption.split(" "))
+    return re.sub(r"\b(left|right)\b", lambda side: OTHER_SIDE[side[0]], caption)
 
 
 def change(scene: Scene, group: tuple[str, ...], rng: random.Random) -> Scene:

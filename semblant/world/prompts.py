@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from semblant.world.beings import KINDS
-from semblant.world.captions import compose, read, write
+from semblant.world.captions import Reading, compose, read, write
 from semblant.world.company import draw_being_identity, draw_being_scene, draw_pair_of_people
 from semblant.world.facts import DEFAULTS, shown
 from semblant.world.phrases import can_say
@@ -55,18 +56,9 @@ def captions_of_two(count: int = 128) -> list[tuple[str, Scene]]:
 
     Deterministic, and the first n of more are the same n.
     """
-    captions: dict[str, Scene] = {}
-    index = 0
-    while len(captions) < count:
-        rng = random.Random(f"semblant evaluation pair {index}")
-        index += 1
-        scene = draw_pair_of_people(rng, draw_identity(rng), draw_identity(rng))
-        caption = write(scene, rng)
-        reading = read(caption)
-        told = reading.left, reading.right
-        if all(0 < len(said) <= 3 and said.keys() <= TOLD_APART for said in told):
-            captions.setdefault(caption, scene)
-    return list(captions.items())
+    draw = lambda rng, _: draw_pair_of_people(rng, draw_identity(rng), draw_identity(rng))
+    telling = lambda told: all(0 < len(said) <= 3 and said.keys() <= TOLD_APART for said in (told.left, told.right))
+    return _captions("pair", count, draw, telling)
 
 
 def captions_of_beings(count: int = 64) -> list[tuple[str, Scene]]:
@@ -75,14 +67,22 @@ def captions_of_beings(count: int = 64) -> list[tuple[str, Scene]]:
 
     Deterministic, and the first n of more are the same n.
     """
+    draw = lambda rng, place: draw_being_scene(rng, draw_being_identity(rng, KINDS[place % len(KINDS)]))
+    return _captions("being", count, draw, lambda told: len(told.others) == 1 and len(told.others[0]) > 1)
+
+
+def _captions(
+    what: str, count: int, draw: Callable[[random.Random, int], Scene], telling: Callable[[Reading], bool]
+) -> list[tuple[str, Scene]]:
+    """The first `count` captions that tell enough, each once, with their scenes; `draw` hears how many there are."""
     captions: dict[str, Scene] = {}
     index = 0
     while len(captions) < count:
-        rng = random.Random(f"semblant evaluation being {index}")
+        rng = random.Random(f"semblant evaluation {what} {index}")
         index += 1
-        scene = draw_being_scene(rng, draw_being_identity(rng, KINDS[len(captions) % len(KINDS)]))
+        scene = draw(rng, len(captions))
         caption = write(scene, rng)
-        if len(read(caption).others) == 1 and len(read(caption).others[0]) > 1:
+        if telling(read(caption)):
             captions.setdefault(caption, scene)
     return list(captions.items())
 

@@ -50,15 +50,15 @@ def test_each_is_learned_by_every_method_and_measured_against_others_of_its_kind
 
     def sample(base: Base, prompts: list[str], n: int = 1, concepts: Any = (), **given: Any) -> list[Image.Image]:
         asked.append((prompts, len(concepts)))
-        who = Model("dog", 300) if concepts else Model("dog", 399)
+        who = Model("teapot", 300) if concepts else Model("teapot", 399)
         return others.draw([who.truth(prompt) for prompt in others.PROMPTS for _ in range(n)], base.size)
 
     monkeypatch.setattr(others, "fit", fit)
     monkeypatch.setattr(others, "sample", sample)
-    records, pictures = others.learned(base, [Model("dog", 300)], ["sefi-ide"], steps=2)
-    assert fitted == [("sefi-ide", "dog", {"steps": 2})]
+    records, pictures = others.learned(base, [Model("teapot", 300)], ["sefi-ide"], steps=2)
+    assert fitted == [("sefi-ide", "teapot", {"steps": 2})]
     assert [count for _, count in asked] == [0, 1]
-    assert "a photo of a dog on the beach" in asked[0][0] and "a photo of <it> on the beach" in asked[1][0]
+    assert "a photo of a teapot on the beach" in asked[0][0] and "a photo of <it> on the beach" in asked[1][0]
     gains = {record["arm"]: record["identity_gain"] for record in records}
     assert gains["drawn"] > 0.4 and gains["sefi-ide"] == pytest.approx(gains["drawn"], abs=0.3)
     assert gains["class word"] < gains["drawn"] - 0.3
@@ -79,3 +79,12 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(SystemExit) as ended:
         others.main(["--each", "0"])
     assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        others.main(["--each", "1", "--kinds", "teapot", "--methods", "nothing-known"])
+    assert ended.value.code == 2
+
+
+def test_what_the_judge_takes_for_another_kind_has_no_gain(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(others, "being_vectors", lambda seen, judges: ("chair", torch.zeros(1, 96)))
+    records, _ = others.learned(base, [Model("teapot", 300)], [])
+    assert [record["identity_gain"] for record in records] == [None, None] and records[0]["facts"] is not None

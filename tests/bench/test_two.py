@@ -90,3 +90,6 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(SystemExit) as ended:
         two.main(["--pairs", "0"])
     assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        two.main(["--pairs", "1", "--methods", "nothing-known"])
+    assert ended.value.code == 2

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from semblant.embedded import diffusion
 from semblant.embedded.presentations import Shown
-from semblant.embedded.twins import OF_IDENTITY, OF_THE_MOMENT, captions_of, picture_of, twin_of
+from semblant.embedded.twins import OF_IDENTITY, OF_THE_MOMENT, _the_other_way, captions_of, picture_of, twin_of
 from semblant.embedded.wording import Recall
 from semblant.ops.schedule import Schedule
 from semblant.world.captions import contradictions, read, write
@@ -71,13 +71,16 @@ def test_twins_of_animals_and_things_are_of_one_kind_and_stand_where_they_stood(
     assert min(ways[way] for way in ("somebody", "another", "moved")) >= 3
 
 
+def test_left_and_right_are_exchanged_wherever_they_stand() -> None:
+    assert _the_other_way("the one on the left, and the right one") == "the one on the right, and the left one"
+
+
 def test_people_who_are_exchanged_are_told_in_the_same_words() -> None:
     rng, same = random.Random(0), 0
     exchanged = [pair for pair in TWO if pair[0].people == pair[1].people[::-1] and pair[0] != pair[1]]
     for first, second in exchanged:
         one, other = captions_of(first, second, rng)
-        sides = {"left": "right", "right": "left"}
-        same += [sides.get(word, word) for word in one.split(" ")] == other.split(" ")
+        same += _the_other_way(one) == other
         assert not pair_contradictions(read(other), second)
     assert same > 0.4 * len(exchanged)
 
