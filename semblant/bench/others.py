@@ -20,8 +20,7 @@ from PIL import Image
 
 from semblant.backbones.base import Base
 from semblant.backbones.judges import load_judges
-from semblant.bench.results import keep
-from semblant.bench.sheet import sheet
+from semblant.bench.sheet import keep, sheet
 from semblant.bench.sitter import draw
 from semblant.data.subject import Subject
 from semblant.errors import SemblantError

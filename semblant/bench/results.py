@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from PIL.Image import Image
-
-from semblant.backbones.base import Base
 from semblant.backbones.replacement import write_whole
-from semblant.data.pictures import write_picture
-
-log = logging.getLogger(__name__)
 
 
 def jsonable(value: Any) -> Any:
@@ -51,17 +44,4 @@ def means(records: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> dict
         for name in measures:
             values = [r[name] for r in records if r["arm"] == arm and r[name] is not None]
             found[arm][name] = round(mean(values), 3) if values else None
-    return found
-
-
-def keep(
-    folder: Path, name: str, base: Base, cells: Sequence[Mapping[str, Any]], measures: Sequence[str], shown: Image
-) -> dict[str, dict[str, float | None]]:
-    """Write `name`.json, with the cells and their means, and `name`.png into a folder, and answer the means."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = means(cells, measures)
-    write_json(folder / f"{name}.json", {"base": base.hashes(), "cells": cells, "means": found})
-    write_picture(shown, folder / f"{name}.png")
-    for arm, numbers in found.items():
-        log.info("%-18s %s", arm, json.dumps(numbers))
     return found

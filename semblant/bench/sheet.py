@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
+
+from semblant.backbones.base import Base
+from semblant.bench.results import means, write_json
+from semblant.data.pictures import write_picture
+
+log = logging.getLogger(__name__)
 
 CELL, GAP, MARGIN, SIDE = 128, 6, 16, 150
 """Pixels: a picture, the space between two, around all, and for the labels of rows."""
@@ -33,3 +43,16 @@ def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[s
             smooth = Image.Resampling.LANCZOS if picture.width > cell else Image.Resampling.NEAREST
             made.paste(picture.convert("RGB").resize((cell, cell), smooth), (left + k * (cell + GAP), y))
     return made
+
+
+def keep(
+    folder: Path, name: str, base: Base, cells: Sequence[Mapping[str, Any]], measures: Sequence[str], shown: Image.Image
+) -> dict[str, dict[str, float | None]]:
+    """Write `name`.json, with the cells and their means, and `name`.png into a folder, and answer the means."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = means(cells, measures)
+    write_json(folder / f"{name}.json", {"base": base.hashes(), "cells": cells, "means": found})
+    write_picture(shown, folder / f"{name}.png")
+    for arm, numbers in found.items():
+        log.info("%-18s %s", arm, json.dumps(numbers))
+    return found
