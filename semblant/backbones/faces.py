@@ -1,7 +1,8 @@
 """Faces in pictures: what a detector reports, and the upright crop that other judges look at.
 
-A `Frame` is a square around a head: centre x, centre y, half its side, and the angle of the head, lengths as fractions
-of the picture's width, the angle in radians, positive when the head leans to the right of the picture. Frames are plain
+A `Square` is centre x, centre y, half its side, and the angle of the head: lengths as fractions of the picture's
+width, the angle in radians, positive when the head leans to the right of the picture. A `Frame` is the square around a
+head, then where its features are: the middle between eyes and mouth, and how far apart these are. Frames are plain
 tensors, so that crops are differentiable with respect to the picture.
 """
 
@@ -25,8 +26,12 @@ SIZE = 128
 MARGIN, RISE = 1.6, 0.12
 """Side of a frame over the longer side of the face box, and how far it moves up in such sides: for hair and hats."""
 
-Frame = Float[Tensor, "n 4"]
-WHOLE = (0.5, 0.45, 0.4, 0.0)
+TOWARDS_THE_MOUTH = 0.45
+"""Where the middle of the features lies on the way from the eyes to the mouth."""
+
+Square = Float[Tensor, "n 4"]
+Frame = Float[Tensor, "n 7"]
+WHOLE = (0.5, 0.45, 0.4, 0.0, 0.5, 0.5, 0.13)
 """The frame that stands in where no face is found: the middle of the picture, upright."""
 
 
@@ -59,7 +64,8 @@ def frames_of(boxes: Float[Tensor, "n 4"], landmarks: Float[Tensor, "n 5 2"], si
     angle = torch.atan2(right_hand[:, 1], right_hand[:, 0])
     rise = 2 * half / MARGIN * RISE
     x, y = (left + right) / 2 + rise * angle.sin(), (top + bottom) / 2 - rise * angle.cos()
-    return torch.stack([x, y, half, angle], -1)
+    middle = torch.lerp(eyes, mouth, TOWARDS_THE_MOUTH) / side
+    return torch.stack([x, y, half, angle, *middle.unbind(-1), down.norm(dim=-1) / side], -1)
 
 
 def frame_of(face: Face | None, side: float) -> Frame:
@@ -69,24 +75,38 @@ def frame_of(face: Face | None, side: float) -> Frame:
     return frames_of(torch.tensor([face.box]), torch.tensor([face.landmarks]), side)
 
 
-def nearer(frames: Frame, near: float) -> Frame:
-    """Frames `near` times as wide around the middle of the head, which lies below that of a whole frame."""
-    x, y, half, angle = frames.unbind(-1)
+def nearer(frames: Frame, near: float) -> Square:
+    """Squares `near` times as wide around the middle of the head, which lies below that of a whole frame."""
+    x, y, half, angle = frames[:, :4].unbind(-1)
     sink = half * (2 * RISE / MARGIN)
     return torch.stack([x - sink * angle.sin(), y + sink * angle.cos(), half * near, angle], -1)
 
 
+def features(frames: Frame, wide: float) -> Square:
+    """Squares around eyes, nose and mouth, half as wide as `wide` times the way from the eyes to the mouth: every face
+    has them in the same place, whatever its hair."""
+    x, y, apart = frames[:, 4:].unbind(-1)
+    return torch.stack([x, y, apart * wide, frames[:, 3]], -1)
+
+
 def crops(
-    images: Float[Tensor, "n channels height width"], frames: Frame, size: int = 64
+    images: Float[Tensor, "n channels height width"], frames: Square | Frame, size: int = 64
 ) -> Float[Tensor, "n channels {size} {size}"]:
-    """What the frames show, turned upright; outside the picture its edge goes on."""
-    x, y, half, angle = frames.to(images)[..., None, None].unbind(1)
+    """What the squares, or those of heads in frames, show, turned upright; outside the picture its edge goes on."""
+    x, y, half, angle = frames.to(images)[:, :4, None, None].unbind(1)
     steps = (torch.arange(size, device=images.device) + 0.5) * 2 / size - 1
     across, down = half * steps[None, None], half * steps[None, :, None]
     # frames speak of 0..1 across the picture, grids of -1..1
     places = (x + across * angle.cos() - down * angle.sin(), y + across * angle.sin() + down * angle.cos())
     grid = torch.stack(places, -1) * 2 - 1
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def face_crops(
+    images: Float[Tensor, "n 3 s s"], frames: Frame, near: float, wide: float | None
+) -> Float[Tensor, "n 3 64 64"]:
+    """Faces as a judge looks at them: around the features where it knows how `wide`, else around the head."""
+    return crops(images, features(frames, wide) if wide else nearer(frames, near))
 
 
 def overlap(a: Float[Tensor, "n 4"], b: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:

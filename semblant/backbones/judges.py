@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from semblant.backbones.being_judge import Beings
-from semblant.backbones.faces import Face, Frame, crops, frame_of, nearer, overlap
-from semblant.backbones.trunks import Conv, Places, Trunk, fold
+from semblant.backbones.faces import Face, Frame, crops, face_crops, frame_of, overlap
+from semblant.backbones.trunks import Conv, Marks, Places, Trunk, fold
 from semblant.errors import FileProblem
 
 Copy = Literal["A", "B"]
@@ -92,21 +92,57 @@ class Detector(nn.Module):
 
 
 class Identity(nn.Module):
-    """Who a face is: a unit vector of its upright crop, whose cosines fall with the distance between two people."""
+    """Who a face is: a unit vector of its upright crop, whose cosines fall with the distance between two people.
 
-    def __init__(self, face: Sequence[int], near: float, narrow: int, dim: int = 128) -> None:
+    With `features` the crop shows eyes, nose and mouth, and a `head` looks at hair and ears beside it. Neither sees the
+    picture as a whole: another person may be in it. With a `radius` the estimate is lifted onto a sphere of that radius
+    by one more number before it is made a unit vector: cosines then follow distances, which are lost when estimates of
+    unequal length are only scaled.
+    """
+
+    def __init__(
+        self,
+        face: Sequence[int],
+        near: float,
+        narrow: int,
+        dim: int = 128,
+        features: float | None = None,
+        head: Sequence[int] = (),
+        radius: float | None = None,
+    ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"face": list(face), "near": near, "narrow": narrow, "dim": dim}
-        self.near = near
+        self.config |= {"features": features, "head": list(head)} if features else {}
+        self.config |= {"radius": radius} if radius else {}
+        self.near, self.features, self.radius = near, features, radius
+        self.size = dim + (radius is not None)
+        """Numbers of a vector."""
         self.face = face_trunk(face)
-        self.out = Places(face[-1], dim, narrow)
+        self.marks = Marks(face[0]) if features else None
+        self.out = Places(face[-1], dim, narrow, Marks.NUMBERS if features else 0)
+        self.head = face_trunk(head) if head else None
+        self.from_head = Places(head[-1], dim, narrow) if head else None
 
-    def forward(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> Float[Tensor, "n dim"]:
-        return F.normalize(self.estimate(images, frames), dim=-1)
+    def forward(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> Float[Tensor, "n size"]:
+        return self.vectors(self.study(images, frames)[0])
 
-    def estimate(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> Float[Tensor, "n dim"]:
-        """The vector before it is made a unit one: the numbers of the person, in a space of the judge's own."""
-        return self.out(self.face(crops(images, nearer(frames, self.near)))[-1])
+    def vectors(self, estimates: Float[Tensor, "*n dim"]) -> Float[Tensor, "*n size"]:
+        """Unit vectors of estimates."""
+        if self.radius is not None:
+            left = self.radius**2 - estimates.square().sum(-1, keepdim=True)
+            estimates = torch.cat([estimates, left.clamp_min(1e-4).sqrt()], -1)
+        return F.normalize(estimates, dim=-1)
+
+    def study(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> tuple[Float[Tensor, "n dim"], Tensor | None]:
+        """The numbers of the person, in a space of the judge's own, and the map of marks it has looked at."""
+        seen = self.face(face_crops(images, frames, self.near, self.features))
+        if self.marks is None:
+            return self.out(seen[-1]), None
+        marks = self.marks(seen[0])
+        estimate = self.out(seen[-1], self.marks.told(marks))
+        if self.head is not None and self.from_head is not None:
+            estimate = estimate + self.from_head(self.head(crops(images, frames))[-1])
+        return estimate, marks
 
 
 def face_trunk(widths: Sequence[int]) -> Trunk:
@@ -118,34 +154,64 @@ class Look(nn.Module):
     """The picture as a whole and its face from near by, as one vector."""
 
     def __init__(
-        self, picture: Sequence[int], face: Sequence[int], near: float, stem: int, narrow: int, dim: int
+        self,
+        picture: Sequence[int],
+        face: Sequence[int],
+        near: float,
+        stem: int,
+        narrow: int,
+        dim: int,
+        features: float | None = None,
     ) -> None:
         super().__init__()
-        self.near = near
+        self.near, self.features = near, features
         self.picture = Trunk(picture, [*[1] * (len(picture) - 1), 0], stem=stem)
         self.face = face_trunk(face)
+        self.marks = Marks(face[0]) if features else None
         self.from_picture, self.from_face = Places(picture[-1], dim), Places(face[-1], dim, narrow)
+        self.numbers = 2 * dim + (Marks.NUMBERS if features else 0)
 
-    def forward(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> Float[Tensor, "n 2*dim"]:
-        face = self.face(crops(images, nearer(frames, self.near)))[-1]
-        return F.relu(torch.cat([self.from_picture(self.picture(images)[-1]), self.from_face(face)], 1))
+    def forward(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> Float[Tensor, "n numbers"]:
+        return self.study(images, frames)[0]
+
+    def study(
+        self, images: Float[Tensor, "n 3 s s"], frames: Frame
+    ) -> tuple[Float[Tensor, "n numbers"], Tensor | None]:
+        """The vector, and the map of marks on the face where it looks for them."""
+        face = self.face(face_crops(images, frames, self.near, self.features))
+        both = F.relu(torch.cat([self.from_picture(self.picture(images)[-1]), self.from_face(face[-1])], 1))
+        if self.marks is None:
+            return both, None
+        marks = self.marks(face[0])
+        return torch.cat([both, self.marks.told(marks)], 1), marks
 
 
 class Attributes(nn.Module):
-    """Reads every fact of the world off a picture: one softmax over the values of each."""
+    """Reads every fact of the world off a picture: one softmax over the values of each. `numbers` are those behind the
+    words that are on a scale; a reader that gives them too learns the words better."""
 
-    def __init__(self, values: dict[str, Sequence[str]], look: dict[str, Any]) -> None:
+    def __init__(self, values: dict[str, Sequence[str]], look: dict[str, Any], numbers: Sequence[str] = ()) -> None:
         super().__init__()
         self.values = {fact: tuple(options) for fact, options in values.items()}
         self.config: dict[str, Any] = {"values": {f: list(v) for f, v in self.values.items()}, "look": look}
+        self.config |= {"numbers": list(numbers)} if numbers else {}
         self.look = Look(**look)
-        self.out = nn.Linear(2 * look["dim"], sum(map(len, self.values.values())))
+        self.out = nn.Linear(self.look.numbers, sum(map(len, self.values.values())))
+        self.numbers = nn.Linear(self.look.numbers, len(numbers)) if numbers else None
 
     def forward(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> dict[str, Float[Tensor, "n values"]]:
         """Logits per fact."""
-        seen = F.dropout(self.look(images, frames), DROPOUT, self.training)
+        return self.study(images, frames)[0]
+
+    def study(
+        self, images: Float[Tensor, "n 3 s s"], frames: Frame
+    ) -> tuple[dict[str, Float[Tensor, "n values"]], Float[Tensor, "n numbers"] | None, Tensor | None]:
+        """Logits per fact, the numbers, and the map of marks it has looked at; None for what it does not give."""
+        seen, marks = self.look.study(images, frames)
+        seen = F.dropout(seen, DROPOUT, self.training)
         logits = self.out(seen).split([len(v) for v in self.values.values()], dim=1)
-        return dict(zip(self.values, logits, strict=True))
+        numbers = None if self.numbers is None else self.numbers(seen)
+        return dict(zip(self.values, logits, strict=True)), numbers, marks
 
     @torch.no_grad()
     def read(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> list[dict[str, str]]:
@@ -213,7 +279,7 @@ class Clip(nn.Module):
         sizes = {"width": width, "layers": layers, "out": out}
         self.config: dict[str, Any] = {"words": list(words), "look": look, **sizes}
         self.look = Look(**look)
-        self.out = nn.Linear(2 * look["dim"], out)
+        self.out = nn.Linear(self.look.numbers, out)
         self.words = TextTower(words, width, layers, out)
         self.scale = nn.Parameter(torch.tensor(2.7))
 
@@ -307,7 +373,7 @@ def bare_judges(which: Copy, folder: Path) -> Judges:
     for kind in ("identity", "attributes", "clip"):
         parts[kind] = load(folder / f"{kind}-{which.lower()}.safetensors")
     nobody: dict[str, Any] = {
-        "strangers": torch.zeros(0, parts["identity"].config["dim"]),
+        "strangers": torch.zeros(0, parts["identity"].size),
         "being_strangers": torch.zeros(0, 0, parts["beings"].config["dim"]),
     }
     return Judges(card={}, **nobody, **parts)

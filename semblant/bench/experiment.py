@@ -1,8 +1,10 @@
 """An experiment: methods side by side on people nobody fitted before, one file per cell, resumable.
 
 `python -m semblant.bench.experiment benchmarks/flagship/plan.json --out build/flagship` fits every arm to every person,
-samples all prompts, measures them, and writes one JSON per cell. A cell that is there is not made again, unless the
-plan, the base or the method's settings have changed. The table at the end is made from whatever cells there are.
+samples all prompts, measures them, and writes one JSON per cell, its pictures beside it. A cell that is there is not
+made again, unless the plan, the base or the method's settings have changed; other judges only look again. The tables at
+the end are made from whatever cells there are; bars that the plan states beforehand are judged with them, and a bar
+that is missed ends the command with code 4.
 """
 
 from __future__ import annotations
@@ -11,22 +13,27 @@ import argparse
 import hashlib
 import json
 import logging
-import random
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from semblant.backbones.base import Base
-from semblant.backbones.judges import load_judges
+from semblant.backbones.judges import load_judges, weights_folder
 from semblant.bench.attention_mass import face_mask, masses, object_mask
 from semblant.bench.results import write_json, write_text
 from semblant.bench.sitter import Sitter, draw
+from semblant.bench.tables import COLUMNS, Bar, bars_as_text, judged, kinds, kinds_as_text, markdown, summary
+from semblant.data.pictures import read_picture, write_picture
 from semblant.data.subject import Subject
-from semblant.errors import FileProblem, SemblantError
+from semblant.errors import FileProblem, SemblantError, closest
 from semblant.metrics.attributes import facts_shown
 from semblant.training.concepts import Concept
-from semblant.verbs import fit, load, measure, patches_of, sample
+from semblant.verbs import fit, load, measure, method, patches_of, sample
 from semblant.world.facts import facts as facts_of
 from semblant.world.scene import SPLITS, Split
 
@@ -37,7 +44,6 @@ COPIED = ("background", "light", "turn", "tilt")
 """Facts of the training picture that a method must not carry into pictures whose prompt names another, or none."""
 OBJECTS = {"cup": "holding a cup of latte", "guitar": "playing guitar", "book": "reading a book"}
 """Words whose attention is compared with where their object truly is, and the action that shows it."""
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class Plan:
     references: int = 8
     steps: int | None = None
     guidance: float | None = None
+    bars: tuple[Bar, ...] = ()
+    """Stated before anything is measured."""
 
     @staticmethod
     def read(path: Path) -> Plan:
@@ -70,11 +78,20 @@ class Plan:
             record = json.loads(path.read_text())
             arms = {name: Arm(**given) for name, given in record.pop("arms").items()}
             prompts = {kind: tuple(texts) for kind, texts in record.pop("prompts").items()}
-            plan = Plan(arms=arms, prompts=prompts, people=tuple(record.pop("people")), **record)
+            bars = tuple(Bar(**given) for given in record.pop("bars", ()))
+            plan = Plan(arms=arms, prompts=prompts, people=tuple(record.pop("people")), bars=bars, **record)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
             raise FileProblem(f"{path} is no plan of an experiment: {problem}") from problem
         if plan.split not in SPLITS:
             raise SemblantError(f"{path}: unknown split {plan.split!r}; possible: {', '.join(SPLITS)}")
+        for bar in plan.bars:
+            for name in (bar.arm, bar.less or bar.times or bar.arm):
+                if name not in plan.arms:
+                    raise SemblantError(f"{path}: a bar asks for an arm {name!r} that the plan has not")
+            if bar.column not in COLUMNS:
+                raise SemblantError(
+                    f"{path}: no column {bar.column!r}; did you mean {closest(bar.column, list(COLUMNS))}?"
+                )
         return plan
 
     def texts(self) -> list[str]:
@@ -93,16 +110,43 @@ def run(plan: Plan, base: Base, out: Path, only: Sequence[str] = ()) -> list[dic
         for name, arm in plan.arms.items():
             if (only and name not in only) or (arm.people is not None and place >= arm.people):
                 continue
-            path = out / "cells" / f"{person:04d}-{name}.json"
-            key = _key(plan, arm, base)
-            cell = _stored(path)
-            if cell.get("key") != key:
-                cell = {"key": key, "arm": name, "person": person, **_cell(plan, arm, base, person)}
-                write_json(path, cell)
-                gain = cell["scores"]["identity_gain"]
-                log.info("person %d, %s: identity gain %s", person, name, "none" if gain is None else f"{gain:.3f}")
-            cells.append(cell)
+            cells.append(_made(plan, name, base, person, out / "cells" / f"{person:04d}-{name}"))
     return cells
+
+
+def _made(plan: Plan, name: str, base: Base, person: int, place: Path) -> dict[str, Any]:
+    """One cell, of which only what is missing or outdated is made."""
+    record = place.parent / f"{place.name}.json"
+    key, looks = _key(plan, plan.arms[name], base), f"{_judges()}, {plan.references} references"
+    cell, pictures = _stored(record), _pictures(place, len(plan.texts()) * plan.seeds)
+    if cell.get("key") != key or not pictures:
+        made, pictures = _fitted(plan, plan.arms[name], base, person)
+        for number, picture in enumerate(pictures):
+            write_picture(picture, place / f"{number:03d}.png")
+        cell = {"key": key, "arm": name, "person": person, **made}
+    if cell.get("judges") != looks:
+        cell |= {"judges": looks, **_scored(plan, base.size, person, pictures)}
+        write_json(record, cell)
+        gain = cell["scores"]["identity_gain"]
+        log.info("person %d, %s: identity gain %s", person, name, "none" if gain is None else f"{gain:.3f}")
+    return cell
+
+
+def _pictures(place: Path, count: int) -> list[Image.Image]:
+    """The pictures of a cell; none when one is missing or damaged."""
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        return [read_picture(place / f"{number:03d}.png") for number in range(count)]
+    except FileProblem:
+        return []
+
+
+@cache
+def _judges() -> str:
+    """A hash of all that measures."""
+    files = sorted(weights_folder().iterdir())
+    found = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if not file.stem.endswith("-a")]
+    return hashlib.sha256("".join(found).encode()).hexdigest()[:16]
 
 
 def _stored(path: Path) -> dict[str, Any]:
@@ -115,43 +159,47 @@ def _stored(path: Path) -> dict[str, Any]:
 
 
 def _key(plan: Plan, arm: Arm, base: Base) -> str:
-    decides = [plan.split, plan.prompts, plan.seeds, plan.references, plan.steps, plan.guidance, arm.method]
-    text = json.dumps([*decides, dict(arm.settings), base.hashes()], sort_keys=True)
+    decides = [plan.split, plan.prompts, plan.seeds, plan.steps, plan.guidance, arm.method]
+    settings = asdict(method(arm.method, base, **arm.settings)) if arm.method is not None else {}
+    text = json.dumps([*decides, settings, base.hashes()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _cell(plan: Plan, arm: Arm, base: Base, person: int) -> dict[str, Any]:
+def _fitted(plan: Plan, arm: Arm, base: Base, person: int) -> tuple[dict[str, Any], list[Image.Image]]:
+    """What is known without any judge, and the pictures, prompt by prompt."""
     sitter = Sitter(plan.split, person)
-    [portrait] = draw([sitter.portrait()], base.size)
-    references = draw(sitter.others(plan.references), base.size)
     concepts: list[Concept] = []
     if arm.method is not None:
+        [portrait] = draw([sitter.portrait()], base.size)
         subject = Subject((portrait,), WORD, CLASS_WORD, (None,), (None,), (None,), (f"person {person}",))
         concepts = [fit(arm.method, base, subject, seed=person, **arm.settings)]
     word = WORD if concepts else CLASS_WORD
     said = [text.replace("{}", word) for text in plan.texts()]
     pictures = sample(base, said, concepts=concepts, n=plan.seeds, steps=plan.steps, guidance=plan.guidance)
-    # Judges read the class word where the method's own word stood.
+    made: dict[str, Any] = {"attention": _attention(base, concepts, word, sitter)}
+    for concept in concepts:
+        made["parameters"] = sum(t.numel() for t in concept.tensors.values())
+        made |= {name: concept.figures.get(name) for name in ("seconds", "peak_memory", "longest row")}
+        made["losses"] = concept.losses
+    return made, pictures
+
+
+def _scored(plan: Plan, size: int, person: int, pictures: Sequence[Image.Image]) -> dict[str, Any]:
+    """What judges see, who read the class word where the method's own word stood."""
+    sitter = Sitter(plan.split, person)
+    portrait, *references = draw([sitter.portrait(), *sitter.others(plan.references)], size)
     prompts = [text.replace("{}", CLASS_WORD) for text in plan.texts() for _ in range(plan.seeds)]
-    cell: dict[str, Any] = {"scores": measure(pictures, subject=references, prompt=prompts, trained_on=[portrait])}
-    cell["scores"] = cell["scores"].to_dict()
-    start = 0
+    scores = measure(pictures, subject=references, prompt=prompts, trained_on=[portrait]).to_dict()
+    kinds, start = {}, 0
     for kind, texts in plan.prompts.items():
         some = slice(start, start + len(texts) * plan.seeds)
         start = some.stop
-        scores = measure(pictures[some], subject=references, prompt=prompts[some]).to_dict()
-        cell.setdefault("kinds", {})[kind] = {k: scores[k] for k in ("prompt", "identity_gain", "facts", "detect")}
-    cell["copied"] = _copied(pictures, prompts, sitter)
-    cell["attention"] = _attention(base, concepts, word, sitter)
-    if concepts:
-        [concept] = concepts
-        cell["parameters"] = sum(t.numel() for t in concept.tensors.values())
-        cell |= {name: concept.figures.get(name) for name in ("seconds", "peak_memory", "longest row")}
-        cell["losses"] = concept.losses
-    return cell
+        found = measure(pictures[some], subject=references, prompt=prompts[some]).to_dict()
+        kinds[kind] = {k: found[k] for k in ("prompt", "identity_gain", "facts", "detect")}
+    return {"scores": scores, "kinds": kinds, "copied": _copied(pictures, prompts, sitter)}
 
 
-def _copied(pictures: Sequence[Any], prompts: Sequence[str], sitter: Sitter) -> dict[str, float]:
+def _copied(pictures: Sequence[Image.Image], prompts: Sequence[str], sitter: Sitter) -> dict[str, float]:
     """For facts of the training picture that a prompt does not name: the share of pictures that show its value."""
     own = facts_of(sitter.portrait())
     found: dict[str, list[bool]] = {}
@@ -175,66 +223,6 @@ def _attention(base: Base, concepts: Sequence[Concept], word: str, sitter: Sitte
     return {"word outside the head": sum(outside) / len(outside), "object word on it": sum(on_object) / len(on_object)}
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The middle 95 % of the means of resampled people (bootstrap)."""
-    rng = random.Random("semblant bootstrap")
-    means = sorted(sum(rng.choices(values, k=len(values))) / len(values) for _ in range(RESAMPLES))
-    return means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES) - 1]
-
-
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "Prompt": ("scores", "prompt"),
-    "ID": ("scores", "identity"),
-    "ID or zero": ("scores", "identity_or_zero"),
-    "Detect": ("scores", "detect"),
-    "ID(Prompt)": ("scores", "id_prompt"),
-    "gain": ("scores", "identity_gain"),
-    "facts": ("scores", "facts"),
-    "copies": ("scores", "copy_rate"),
-    "outside": ("attention", "word outside the head"),
-    "on object": ("attention", "object word on it"),
-    "s": ("seconds",),
-}
-"""Columns of the table, and where a cell holds them."""
-
-
-def summary(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per arm and column: the mean over people, its interval when there are five or more, and how many people."""
-    table: dict[str, dict[str, Any]] = {}
-    for arm in dict.fromkeys(cell["arm"] for cell in cells):
-        own = [cell for cell in cells if cell["arm"] == arm]
-        row: dict[str, Any] = {"people": len(own)}
-        for column, path in COLUMNS.items():
-            values = [value for cell in own if (value := _at(cell, path)) is not None]
-            if values:
-                row[column] = {"mean": sum(values) / len(values)}
-                if len(values) >= 5:
-                    row[column]["interval"] = interval(values)
-        table[arm] = row
-    return table
-
-
-def _at(cell: Any, path: Sequence[str]) -> float | None:
-    for name in path:
-        cell = cell.get(name) if isinstance(cell, Mapping) else None
-    return cell
-
-
-def markdown(table: Mapping[str, Mapping[str, Any]]) -> str:
-    """The summary as a table for a page of documentation."""
-    lines = [f"| arm | people | {' | '.join(COLUMNS)} |", f"|---|---|{'---|' * len(COLUMNS)}"]
-    for arm, row in table.items():
-        cells = []
-        for column in COLUMNS:
-            found = row.get(column)
-            text = "" if found is None else f"{found['mean']:.0f}" if column == "s" else f"{found['mean']:.3f}"
-            if found and "interval" in found and column != "s":
-                text += " ({:.3f} to {:.3f})".format(*found["interval"])
-            cells.append(text)
-        lines.append(f"| {arm} | {row['people']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run an experiment from the command line."""
     parser = argparse.ArgumentParser(prog="semblant.bench.experiment", description=__doc__)
@@ -244,10 +232,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--arm", nargs="*", default=[], help="only these arms")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    table = summary(run(Plan.read(given.plan), load(given.base), given.out, given.arm))
-    write_json(given.out / "summary.json", table)
-    write_text(given.out / "summary.md", markdown(table))
-    log.info("%s", markdown(table))
+    plan = Plan.read(given.plan)
+    cells = run(plan, load(given.base), given.out, given.arm)
+    table, obeyed, bars = summary(cells), kinds(cells), judged(plan.bars, cells)
+    write_json(given.out / "summary.json", {"arms": table, "facts by kind": obeyed, "bars": bars})
+    text = "\n".join((markdown(table), kinds_as_text(obeyed), bars_as_text(bars)))
+    write_text(given.out / "summary.md", text)
+    log.info("%s", text)
+    if any(bar["holds"] is False for bar in bars):
+        sys.exit(4)
 
 
 if __name__ == "__main__":

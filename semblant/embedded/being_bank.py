@@ -15,18 +15,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from semblant.backbones.being_judge import NONE, Beings
-from semblant.backbones.faces import SIZE
-from semblant.embedded.judge_bank import degrade, draw_all, draw_lacking
+from semblant.backbones.being_judge import NONE, WIDER, Beings, square_of
+from semblant.backbones.faces import SIZE, Square
+from semblant.embedded.judge_bank import degrade, draw_all, draw_lacking, whole_numbers
 from semblant.embedded.judge_steps import isometry, mirrored_labels, mirrored_values
 from semblant.embedded.ranks import auc, pairs_of
 from semblant.world.being_facts import VALUES as ALL
 from semblant.world.being_facts import shown_of
 from semblant.world.beings import FURS, KINDS, PAINT_PATTERNS, PAINTS, AnimalIdentity, BeingIdentity, ThingIdentity
 from semblant.world.company import being_of, draw_being_scene, draw_mixed_scene
+from semblant.world.renderer import render, widen
 from semblant.world.scene import Scene, Split, draw_scene, person_of
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,8 @@ class BeingBank:
 
     split: Split
     images: UInt8[Tensor, "n 3 s s"]
+    boxes: Float[Tensor, "n 4"]
+    """Left, top, right, bottom of the animal or thing in pixels; zeros where there is none."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -107,9 +109,13 @@ class BeingBank:
 def fill_beings(folder: Path, split: Split, total: int, device: str = "cpu", draw_at_once: int = 64) -> BeingBank:
     """The first `total` pictures of a split; only what the folder lacks is drawn."""
     folder.mkdir(parents=True, exist_ok=True)
+
+    def found(scenes: list[Scene]) -> dict[str, Tensor]:
+        drawn = render(scenes, SIZE, device)
+        return {"images": whole_numbers(drawn.image), "boxes": widen(drawn.other_boxes.float().cpu(), 1)[:, 0]}
+
     scene = lambda index: being_scene_of(split, index)
-    paths = draw_lacking(folder, f"{split}-beings", total, scene, device, draw_at_once)
-    return BeingBank(split, torch.cat([load_file(path)["images"] for path in paths]))
+    return BeingBank(split, **draw_lacking(folder, f"{split}-animals-and-things", total, scene, found, draw_at_once))
 
 
 def nothing(images: Float[Tensor, "n 3 s s"], generator: torch.Generator) -> Float[Tensor, "n 3 s s"]:
@@ -143,7 +149,15 @@ def beings_step(bank: BeingBank, seed: int, device: str) -> Any:
         images = torch.where(which[:, None, None, None], images.flip(-1), images)
         empty = torch.rand(BATCH, generator=generator) < EMPTY
         images[empty] = nothing(images[empty], generator)
-        logits, estimate = judge.look(images.to(device))
+        there = bank.boxes[rows].any(1) & ~empty
+        boxes = mirrored_boxes(bank.boxes[rows] / SIZE, which)
+        images = images.to(device)
+        seen, covered = judge.find(images)
+        squares = torch.where(
+            there[:, None].to(device), shaken(squares_around(boxes), generator).to(device), square_of(covered.detach())
+        )
+        logits, estimate = judge.look_at(images, seen, squares)
+        found = F.binary_cross_entropy_with_logits(covered, places_in(boxes, there, covered.shape[-1]).to(covered))
         true = mirrored_labels(bank.labels[rows], which, MIRRORED)
         true[empty] = torch.tensor([VALUES["kind"].index(NONE), *[-1] * (len(FACTS) - 1)])
         true = true.to(device)
@@ -151,9 +165,8 @@ def beings_step(bank: BeingBank, seed: int, device: str) -> Any:
             F.cross_entropy(logits[fact].float(), true[:, place], ignore_index=-1, reduction="sum") / BATCH
             for place, fact in enumerate(FACTS)
         ]
-        there = ~bank.beings[rows, 0].isnan() & ~empty
         if not there.any():
-            return torch.stack(told).mean()
+            return torch.stack(told).mean() + found
         people = bank.beings[rows].clone()
         # In a mirrored picture a star is on the other side.
         people[which, star] *= -1
@@ -165,9 +178,38 @@ def beings_step(bank: BeingBank, seed: int, device: str) -> Any:
         targets = F.normalize(torch.cat([numbers[:, None], others], 1) @ project, dim=-1)
         alike = SCALE * (F.normalize(estimate, dim=-1)[:, None] * targets).sum(-1)
         own = torch.zeros(len(alike), dtype=torch.long, device=device)
-        return torch.stack(told).mean() + 3 * missed + 0.1 * F.cross_entropy(alike, own)
+        return torch.stack(told).mean() + found + 3 * missed + 0.1 * F.cross_entropy(alike, own)
 
     return step
+
+
+def mirrored_boxes(boxes: Float[Tensor, "n 4"], which: Tensor) -> Float[Tensor, "n 4"]:
+    """Boxes as fractions of the picture's side, some of them in a mirrored picture."""
+    return torch.where(
+        which[:, None], torch.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1), boxes
+    )
+
+
+def squares_around(boxes: Float[Tensor, "n 4"]) -> Square:
+    """Upright squares around boxes, `WIDER` than their longer side."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    half = (high - low).amax(1, keepdim=True) / 2 * WIDER
+    return torch.cat([(low + high) / 2, half, torch.zeros_like(half)], 1)
+
+
+def shaken(squares: Square, generator: torch.Generator) -> Square:
+    """Squares moved and scaled as much as the judge errs in finding them."""
+    shake = torch.randn(len(squares), 3, generator=generator) * torch.tensor([0.08, 0.08, 0.08])
+    half = squares[:, 2:3]
+    return torch.cat([squares[:, :2] + shake[:, :2] * half, half * shake[:, 2:].exp(), squares[:, 3:]], 1)
+
+
+def places_in(boxes: Float[Tensor, "n 4"], there: Tensor, side: int) -> Float[Tensor, "n side side"]:
+    """Which places of a grid over the picture lie in each box; none where nothing is there."""
+    steps = (torch.arange(side) + 0.5) / side
+    within = lambda low, high: (steps >= low[:, None]) & (steps <= high[:, None])
+    inside = within(boxes[:, 1], boxes[:, 3])[:, :, None] & within(boxes[:, 0], boxes[:, 2])[:, None]
+    return (inside & there[:, None, None]).float()
 
 
 DIM = 96

@@ -229,7 +229,8 @@ def _identity_gates(
         after, after_rows = _vectors(way(photos.images), judges)
         both = {row: i for i, row in enumerate(after_rows.tolist())}
         moved = [1 - float(vectors[i] @ after[both[row]]) for i, row in enumerate(rows.tolist()) if row in both]
-        found.append(at_most(f"identity B, moved by {name}", sum(moved) / len(moved), 0.02))
+        share = sum(moved) / len(moved) / (1 - float(cosines[different].mean()))
+        found.append(at_most(f"identity B, moved by {name}, of the way to a stranger", share, 0.02))
     colours, other_colours = _histograms(photos.images, judges), _histograms(alike.images, judges)
     value = against_look_alikes(
         colours, torch.arange(len(colours)) // 3, other_colours, torch.arange(len(other_colours)) // 2

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from semblant.backbones.faces import SIZE
 from semblant.world.beings import KINDS
 from semblant.world.captions import compose, read, write
 from semblant.world.company import being_of, draw_being_scene, draw_mixed_scene, draw_pair_of_people
-from semblant.world.facts import VALUES, facts, visible
+from semblant.world.facts import IDENTITY_SCALES, PERSON_SCALES, VALUES, facts, measured, visible
 from semblant.world.phrases import can_say
 from semblant.world.scene import CHOICES, Identity, Scene, Split, draw_scene, person_of
 
@@ -69,6 +70,27 @@ def labels(scene: Scene) -> list[int]:
     """Per fact of `FACTS` the place of its value, -1 where the picture does not show it."""
     true = facts(scene)
     return [VALUES[f].index(true[f]) if f in true and visible(scene, f) else -1 for f in FACTS]
+
+
+SIDED = tuple(field for scale in PERSON_SCALES.values() for field in scale.fields if "left" in scale.word(-1.0))
+"""Numbers that say left below zero and right above it."""
+MEASURED = tuple(field for scale in (*IDENTITY_SCALES.values(), *PERSON_SCALES.values()) for field in scale.fields)
+"""Numbers behind the facts that are words on a scale."""
+MARK_FIELDS = ("freckles", "mole_size")
+
+
+def measures(scene: Scene) -> list[float]:
+    """Per number of `MEASURED` its value at about unit variance, NaN where the picture hides it. What is too faint to
+    be drawn is as if it stood at the border."""
+    found = []
+    for field, value in measured(scene).items():
+        if value is None:
+            found.append(float("nan"))
+        elif field in SIDED:
+            found.append(value * 3**0.5)
+        else:
+            found.append((max(value, 0.5) if field in MARK_FIELDS else value) * 12**0.5 - 3**0.5)
+    return found
 
 
 def contradicted(named: Int[Tensor, "texts facts"], true: Int[Tensor, "pictures facts"]) -> Tensor:
@@ -127,6 +149,8 @@ class Bank:
     round_trips: UInt8[Tensor, "m 3 s s"]
     """The first m pictures as the autoencoder gives them back; m may be 0."""
     crowds: Crowds | None = None
+    marks: UInt8[Tensor, "n 2 half half"] | None = None
+    """Where freckles and moles are, 0..255, at half the size; None when nobody asked for it."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -138,6 +162,10 @@ class Bank:
     @cached_property
     def labels(self) -> Int[Tensor, "n facts"]:
         return torch.tensor([labels(scene) for scene in self.scenes])
+
+    @cached_property
+    def measures(self) -> Float[Tensor, "n measures"]:
+        return torch.tensor([measures(scene) for scene in self.scenes])
 
     @cached_property
     def people(self) -> Float[Tensor, "n parameters"]:
@@ -158,8 +186,11 @@ def draw_all(scenes: list[Scene], size: int = SIZE, device: str = "cpu") -> tupl
     from semblant.world.renderer import render
 
     drawn = render(scenes, size, device)
-    images = (drawn.image.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    return images, drawn.boxes.float().cpu(), drawn.landmarks.float().cpu()
+    return whole_numbers(drawn.image), drawn.boxes.float().cpu(), drawn.landmarks.float().cpu()
+
+
+def whole_numbers(images: Float[Tensor, "n 3 s s"]) -> UInt8[Tensor, "n 3 s s"]:
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def _chunks(total: int) -> Iterator[range]:
@@ -174,56 +205,87 @@ def fill(
     round_trip: Callable[[Tensor], Tensor] | None = None,
     draw_at_once: int = 64,
     crowds: int = 0,
+    marks: bool = False,
 ) -> Bank:
-    """The first `total` pictures of a split, and `crowds` that show not one person alone; only what the folder lacks is
-    drawn, so interrupted work goes on."""
+    """The first `total` pictures of a split, and `crowds` that show not one person alone; with `marks` where freckles
+    and moles are. Only what the folder lacks is drawn, so interrupted work goes on."""
     folder.mkdir(parents=True, exist_ok=True)
-    loaded = []
-    for rows in _chunks(total):
-        path = folder / f"{split}-{rows.start:06d}-{len(rows)}.safetensors"
-        if _outdated(path, partial(_picture, split, rows.start, device)):
-            parts = [
-                draw([scene_of(split, i) for i in rows[at : at + draw_at_once]], SIZE, device)
-                for at in range(0, len(rows), draw_at_once)
-            ]
-            images, boxes, landmarks = (torch.cat(part) for part in zip(*parts, strict=True))
-            _write({"images": images, "boxes": boxes, "landmarks": landmarks}, path)
-            log.info("%s: %d of %d pictures drawn", split, rows.stop, total)
-        loaded.append(load_file(path))
-    together = {name: torch.cat([chunk[name] for chunk in loaded]) for name in loaded[0]}
+    names = ("images", "boxes", "landmarks")
+    alone = lambda scenes: dict(zip(names, draw(scenes, SIZE, device), strict=True))
+    together = draw_lacking(folder, split, total, partial(scene_of, split), alone, draw_at_once)
     back = together["images"][:0]
     if round_trip is not None:
         back = _round_trips(folder, split, together["images"][: int(total * ROUND_TRIPS)], round_trip)
     company = _crowds(folder, split, crowds, device, draw_at_once) if crowds else None
-    return Bank(split, together["images"], together["boxes"], together["landmarks"], back, company)
+    where = _marks(folder, split, together["images"], device, draw_at_once) if marks else None
+    return Bank(split, together["images"], together["boxes"], together["landmarks"], back, company, where)
+
+
+MARKED = (("freckles", {"freckles": 0.0}), ("mole", {"mole_size": 0.0}))
+"""Facts that are marks on the skin, and what of an identity takes them away."""
+SHOWS = 60
+"""Difference in a colour, of 255, at which a mark covers its place wholly."""
+
+
+def _marks(folder: Path, split: Split, images: Tensor, device: str, draw_at_once: int) -> UInt8[Tensor, "n 2 h w"]:
+    loaded = []
+    some = lambda rows: marks_of([scene_of(split, i) for i in rows], images[rows], device)
+    for rows in _chunks(len(images)):
+        path = folder / f"{split}-marks-{rows.start:06d}-{len(rows)}.safetensors"
+        if _outdated(path, partial(some, rows[:1]), "marks"):
+            parts = [rows[at : at + draw_at_once] for at in range(0, len(rows), draw_at_once)]
+            _write({"marks": torch.cat([some(part) for part in parts])}, path)
+            log.info("%s: marks of %d of %d pictures", split, rows.stop, len(images))
+        loaded.append(load_file(path)["marks"])
+    return torch.cat(loaded)
+
+
+def marks_of(scenes: list[Scene], images: UInt8[Tensor, "n 3 s s"], device: str = "cpu") -> UInt8[Tensor, "n 2 h w"]:
+    """Where the freckles and the mole of the first person are, where either is said to show: what differs from pictures
+    of the same people without them."""
+    marks = torch.zeros(len(scenes), len(MARKED), *(side // 2 for side in images.shape[-2:]))
+    for place, (fact, none) in enumerate(MARKED):
+        rows = [row for row, scene in enumerate(scenes) if facts(scene)[fact] == "yes" and visible(scene, fact)]
+        if rows:
+            bare = draw([_with_identity(scenes[row], **none) for row in rows], images.shape[-1], device)[0]
+            differs = (bare.float() - images[rows].float()).abs().amax(1)
+            marks[rows, place] = F.avg_pool2d((differs / SHOWS).clamp(0, 1), 2)
+    return (marks * 255).round().to(torch.uint8)
+
+
+def _with_identity(scene: Scene, **changed: Any) -> Scene:
+    person, *others = scene.people
+    return replace(scene, people=(replace(person, identity=replace(person.identity, **changed)), *others))
 
 
 def _crowds(folder: Path, split: Split, total: int, device: str, draw_at_once: int) -> Crowds:
+    names = ("images", "boxes", "landmarks")
+    crowd = lambda scenes: dict(zip(names, map(_of_two, draw_all(scenes, SIZE, device)), strict=True))
     scene = lambda index: company_of(split, index)
-    loaded = [load_file(path) for path in draw_lacking(folder, f"{split}-crowds", total, scene, device, draw_at_once)]
-    return Crowds(**{name: torch.cat([chunk[name] for chunk in loaded]) for name in loaded[0]})
+    return Crowds(**draw_lacking(folder, f"{split}-crowds", total, scene, crowd, draw_at_once))
 
 
 def draw_lacking(
-    folder: Path, name: str, total: int, scene: Callable[[int], Scene], device: str, draw_at_once: int = 64
-) -> list[Path]:
-    """Files of pictures, boxes and landmarks (of two people at most) of the first `total` scenes; only what is not
-    there yet is drawn."""
-    paths = []
+    folder: Path,
+    name: str,
+    total: int,
+    scene: Callable[[int], Scene],
+    draw: Callable[[list[Scene]], dict[str, Tensor]],
+    draw_at_once: int = 64,
+) -> dict[str, Tensor]:
+    """What `draw` gives of the first `total` scenes, pictures as "images"; only what the folder lacks is drawn."""
+    loaded = []
     for rows in _chunks(total):
         path = folder / f"{name}-{rows.start:06d}-{len(rows)}.safetensors"
-        first = partial(lambda index: draw_all([scene(index)], SIZE, device)[0], rows.start)
-        if _outdated(path, first):
-            scenes = [scene(index) for index in rows]
+        if _outdated(path, partial(lambda index: draw([scene(index)])["images"], rows.start)):
             parts = [
-                tuple(_of_two(part) for part in draw_all(scenes[at : at + draw_at_once], SIZE, device))
+                draw([scene(index) for index in rows[at : at + draw_at_once]])
                 for at in range(0, len(rows), draw_at_once)
             ]
-            images, boxes, landmarks = (torch.cat(part) for part in zip(*parts, strict=True))
-            _write({"images": images, "boxes": boxes, "landmarks": landmarks}, path)
+            _write({what: torch.cat([part[what] for part in parts]) for what in parts[0]}, path)
             log.info("%s: %d of %d pictures drawn", name, rows.stop, total)
-        paths.append(path)
-    return paths
+        loaded.append(load_file(path))
+    return {what: torch.cat([chunk[what] for chunk in loaded]) for what in loaded[0]}
 
 
 def _of_two(part: Tensor) -> Tensor:
@@ -237,11 +299,11 @@ def _picture(split: Split, index: int, device: str) -> UInt8[Tensor, "1 3 s s"]:
     return draw([scene_of(split, index)], SIZE, device)[0]
 
 
-def _outdated(path: Path, first: Callable[[], Tensor]) -> bool:
+def _outdated(path: Path, first: Callable[[], Tensor], what: str = "images") -> bool:
     """Whether a chunk is missing, or its first picture would be another by now: then it teaches what is not true."""
     if not path.exists():
         return True
-    outdated = float((first().float() - load_file(path)["images"][:1].float()).abs().mean()) > 1
+    outdated = float((first().float() - load_file(path)[what][:1].float()).abs().mean()) > 1
     if outdated:
         log.warning("the world or the autoencoder has changed since %s was drawn; drawing it again", path.name)
     return outdated

@@ -14,8 +14,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from semblant.backbones import judges as networks
-from semblant.backbones.faces import SIZE, WHOLE, frames_of
-from semblant.embedded.judge_bank import FACTS, NEGATIVES, NUMBERS, Bank, captioned, contradicted, degrade, parameters
+from semblant.backbones.faces import SIZE, WHOLE, crops, features, frames_of
+from semblant.embedded.judge_bank import (
+    FACTS,
+    MARKED,
+    MEASURED,
+    NEGATIVES,
+    NUMBERS,
+    SIDED,
+    Bank,
+    captioned,
+    contradicted,
+    degrade,
+    parameters,
+)
 from semblant.world.being_captions import OTHER_SIDE
 from semblant.world.captions import RARE_TOKENS, words
 from semblant.world.facts import VALUES
@@ -27,6 +39,10 @@ Step = Callable[[nn.Module, torch.Generator], Tensor]
 BATCH = 64
 STRANGERS = 512
 SCALE, MARGIN = 16.0, 0.1
+SHAKE = (0.04, 0.04, 0.05, 0.05, 0.05, 0.05, 0.09)
+"""How much the detector errs, number by number of a frame (standard deviations on 400 pictures of `tune`, or more)."""
+MARKS, RARE = 10.0, 20.0
+"""Weight of the map of marks against the facts, and of its few places with a mark against those without."""
 TWINS = 16
 """Pictures of a batch seen twice, clean and worsened, so that worsening moves their identity little."""
 
@@ -48,9 +64,10 @@ def _seen(bank: Bank, rows: Tensor, generator: torch.Generator, device: str) -> 
 def _frames(bank: Bank, rows: Tensor, generator: torch.Generator, misses: float = 0.03) -> Tensor:
     """True frames, moved, scaled and turned as much as a detector errs; a few miss the face altogether."""
     frames = frames_of(bank.boxes[rows], bank.landmarks[rows], SIZE)
-    shake = torch.randn(frames.shape, generator=generator) * torch.tensor([0.04, 0.04, 0.05, 0.05])
-    frames[:, :2] += shake[:, :2] * frames[:, 2:3]
-    frames[:, 2] *= shake[:, 2].exp()
+    shake = torch.randn(frames.shape, generator=generator) * torch.tensor(SHAKE)
+    for x, half in ((0, 2), (4, 6)):
+        frames[:, x : x + 2] += shake[:, x : x + 2] * frames[:, half : half + 1]
+        frames[:, half] *= shake[:, half].exp()
     frames[:, 3] += shake[:, 3]
     missed = torch.rand(len(rows), generator=generator) < misses
     frames[missed] = torch.tensor(WHOLE)
@@ -72,7 +89,9 @@ MIRRORED = mirrored_values(VALUES, FACTS)
 def mirror(images: Tensor, frames: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
     """Some of the pictures mirrored, and their frames."""
     frames = torch.where(
-        which[:, None], frames * frames.new_tensor([-1, 1, 1, -1]) + frames.new_tensor([1, 0, 0, 0]), frames
+        which[:, None],
+        frames * frames.new_tensor([-1, 1, 1, -1, -1, 1, 1]) + frames.new_tensor([1, 0, 0, 0, 1, 0, 0]),
+        frames,
     )
     return torch.where(which.to(images.device)[:, None, None, None], images.flip(-1), images), frames
 
@@ -84,6 +103,31 @@ def mirrored_labels(true: Tensor, which: Tensor, mirrored: Mapping[int, Tensor] 
         shown = which & (true[:, place] >= 0)
         true[shown, place] = swapped[true[shown, place]]
     return true
+
+
+def marks_missed(
+    found: Float[Tensor, "n 2 h w"], bank: Bank, rows: Tensor, frames: Tensor, which: Tensor, wide: float | None
+) -> Tensor:
+    """How far a map of marks is from where they are, where the pictures (`which` of them mirrored, as their frames are)
+    show whether there are any."""
+    if bank.marks is None or wide is None:
+        raise ValueError("a judge that looks for marks learns from a bank that knows where they are")
+    there = bank.marks[rows].float() / 255
+    there = torch.where(which[:, None, None, None], there.flip(-1), there)
+    there = F.interpolate(there, scale_factor=2.0)
+    there = F.avg_pool2d(crops(there, features(frames, wide)), 64 // found.shape[-1]).mul(2).clamp(0, 1).to(found)
+    shown = torch.stack([bank.labels[rows, FACTS.index(fact)] >= 0 for fact, _ in MARKED], 1)[..., None, None]
+    missed = F.binary_cross_entropy_with_logits(found, there, reduction="none", pos_weight=found.new_tensor(RARE))
+    return MARKS * (missed * shown.to(missed)).mean()
+
+
+def numbers_missed(found: Float[Tensor, "n measures"], bank: Bank, rows: Tensor, which: Tensor) -> Float[Tensor, ""]:
+    """How far numbers are from those behind the words, where they show; `which` of the pictures were mirrored."""
+    true = bank.measures[rows]
+    turned = true * torch.tensor([-1.0 if field in SIDED else 1.0 for field in MEASURED])
+    true = torch.where(which[:, None], turned, true).to(found)
+    shown = ~true.isnan()
+    return F.smooth_l1_loss(found[shown], true[shown], beta=0.5)
 
 
 def _coins(count: int, generator: torch.Generator) -> Tensor:
@@ -111,17 +155,19 @@ def identity_step(bank: Bank, seed: int, device: str) -> Step:
         images[:TWINS] = bank.pictures(rows[:TWINS]).to(device)
         frames = _frames(bank, rows, generator, misses=0.0)
         which = _coins(BATCH, generator)
-        images, frames = mirror(images, frames, torch.cat([which, which[:TWINS]]))
+        both = torch.cat([which, which[:TWINS]])
+        images, frames = mirror(images, frames, both)
         assert isinstance(judge, networks.Identity)
-        estimate = judge.estimate(images, frames.to(device)).float()
-        found = F.normalize(estimate, dim=-1)
+        estimate, marks = judge.study(images, frames.to(device))
+        estimate = estimate.float()
+        found = judge.vectors(estimate)
         people = bank.people[rows[:BATCH]].clone()
         # In a mirrored picture a mole is on the other cheek.
         people[which, side] *= -1
         alike = crowd[torch.randint(0, len(crowd), (4, BATCH), generator=generator)]
         alike[:, :, shared + hair] = people[:, shared + hair]
         strangers = crowd[torch.randint(0, len(crowd), (STRANGERS,), generator=generator)]
-        targets = F.normalize(torch.cat([people, alike.flatten(0, 1), strangers]).to(device) @ project, dim=-1)
+        targets = judge.vectors(torch.cat([people, alike.flatten(0, 1), strangers]).to(device) @ project)
         own = torch.arange(BATCH, device=device)
         own = torch.cat([own, own[:TWINS]])
         true = found @ targets.T
@@ -131,7 +177,10 @@ def identity_step(bank: Bank, seed: int, device: str) -> Step:
         twins = 1 - (found[:TWINS] * found[-TWINS:]).sum(-1)
         numbers = people.to(device)[own]
         missed = F.smooth_l1_loss(estimate @ project.T, numbers, beta=0.5)
-        return 6 * missed + 0.3 * F.cross_entropy(logits, own) + 2 * twins.mean()
+        loss = 6 * missed + 0.3 * F.cross_entropy(logits, own) + 2 * twins.mean()
+        if marks is not None:
+            loss = loss + marks_missed(marks, bank, rows, frames, both, judge.features)
+        return loss
 
     return step
 
@@ -143,20 +192,26 @@ def isometry(seed: int, inputs: int, dim: int = 128) -> Tensor:
 
 
 def attributes_step(bank: Bank, seed: int, device: str) -> Step:
-    """Cross entropy of every fact that the picture shows, facts weighted alike. Half of the pictures are mirrored."""
+    """Cross entropy of every fact that the picture shows, facts weighted alike, and the numbers behind the words on a
+    scale: they teach also where no word is fair. Half of the pictures are mirrored."""
 
     def step(judge: nn.Module, generator: torch.Generator) -> Tensor:
         rows = _rows(bank, generator)
         images, frames = _seen(bank, rows, generator, device), _frames(bank, rows, generator)
         which = _coins(BATCH, generator)
         images, frames = mirror(images, frames, which)
-        logits = judge(images, frames.to(device))
+        assert isinstance(judge, networks.Attributes)
+        logits, numbers, marks = judge.study(images, frames.to(device))
         true = mirrored_labels(bank.labels[rows], which).to(device)
+        seen = (true >= 0).sum(0).clamp_min(BATCH // 4)
         losses = [
-            F.cross_entropy(logits[fact].float(), true[:, place], ignore_index=-1, reduction="sum") / BATCH
+            F.cross_entropy(logits[fact].float(), true[:, place], ignore_index=-1, reduction="sum") / seen[place]
             for place, fact in enumerate(FACTS)
         ]
-        return torch.stack(losses).mean()
+        loss = torch.stack(losses).mean()
+        if numbers is not None:
+            loss = loss + numbers_missed(numbers.float(), bank, rows, which)
+        return loss if marks is None else loss + marks_missed(marks, bank, rows, frames, which, judge.look.features)
 
     return step
 

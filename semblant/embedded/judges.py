@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from semblant.backbones import judges as networks
 from semblant.backbones.being_judge import Beings
 from semblant.embedded import being_bank
-from semblant.embedded.judge_bank import fill
+from semblant.embedded.judge_bank import MEASURED, fill
 from semblant.embedded.judge_steps import STEPS, Step, vocabulary
 from semblant.errors import SemblantError, closest
 from semblant.world.facts import VALUES
@@ -46,6 +46,9 @@ WEIGHTS = {
 """Time of each judge relative to `minutes_each`, in the order of training: what an attribute reader has learned to see,
 identity and CLIP start from."""
 
+RADIUS = 6.0
+"""Of the sphere of identities, a little more than the length of the numbers of most people (4.97 on the mean)."""
+
 SAVE_EVERY = 60.0
 """Seconds."""
 
@@ -55,18 +58,20 @@ def network(name: str) -> nn.Module:
     values: dict[str, Any] = {fact: list(options) for fact, options in VALUES.items()}
     look_a: dict[str, Any] = {"picture": [20, 32, 56, 80], "face": [28, 48, 72, 96], "stem": 3, "dim": 96}
     look_b: dict[str, Any] = {"picture": [24, 40, 56, 88], "face": [32, 56, 88, 112], "stem": 4, "dim": 128}
-    look_a |= {"near": 0.84, "narrow": 32}
-    look_b |= {"near": 0.76, "narrow": 40}
-    face_a, face_b = ({k: look[k] for k in ("face", "near", "narrow")} for look in (look_a, look_b))
+    look_a |= {"near": 0.84, "narrow": 32, "features": 1.6}
+    look_b |= {"near": 0.76, "narrow": 40, "features": 1.45}
+    face_a, face_b = ({k: look[k] for k in ("face", "near", "narrow", "features")} for look in (look_a, look_b))
     made: dict[str, Callable[[], nn.Module]] = {
         "detector": networks.Detector,
-        "identity-a": lambda: networks.Identity(**face_a),
-        "identity-b": lambda: networks.Identity(**face_b),
-        "attributes-a": lambda: networks.Attributes(values, look_a),
-        "attributes-b": lambda: networks.Attributes(values, look_b),
+        "identity-a": lambda: networks.Identity(**face_a, head=(12, 24, 40, 56), radius=RADIUS),
+        "identity-b": lambda: networks.Identity(**face_b, head=(16, 28, 48, 64), radius=RADIUS),
+        "attributes-a": lambda: networks.Attributes(values, look_a, MEASURED),
+        "attributes-b": lambda: networks.Attributes(values, look_b, MEASURED),
         "clip-a": lambda: networks.Clip(vocabulary(), look_a, width=64, layers=2),
         "clip-b": lambda: networks.Clip(vocabulary(), look_b, width=80, layers=2),
-        "beings": lambda: Beings(dict(being_bank.VALUES), (16, 28, 48, 64), stem=3, hidden=80, dim=being_bank.DIM),
+        "beings": lambda: Beings(
+            dict(being_bank.VALUES), (12, 20, 32, 40), (24, 36, 56, 72), hidden=80, dim=being_bank.DIM
+        ),
     }
     if name not in made:
         raise SemblantError(f"no judge {name!r}; did you mean {closest(name, list(made))}?")
@@ -95,7 +100,7 @@ def train_judges(
     for name in only or ():
         if name not in WEIGHTS:
             raise SemblantError(f"no judge {name!r}; did you mean {closest(name, list(WEIGHTS))}?")
-    bank = fill(work / "bank", "train", pictures, device, autoencoder, crowds=pictures // 4)
+    bank = fill(work / "bank", "train", pictures, device, autoencoder, crowds=pictures // 4, marks=True)
     losses = {}
     for place, (name, weight) in enumerate(WEIGHTS.items()):
         if only and name not in only:
@@ -116,7 +121,7 @@ def train_judges(
 
 def _start_from_reader(judge: nn.Module, state: Path) -> None:
     """Give identity the face, and CLIP the whole look, of the attribute reader of its copy."""
-    start = {networks.Identity: "face.", networks.Clip: "look."}.get(type(judge))
+    start = {networks.Identity: ("face.", "marks."), networks.Clip: ("look.",)}.get(type(judge))
     if start is None:
         return
     if not state.exists():

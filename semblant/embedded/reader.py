@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from semblant.backbones.faces import Frame, crops
+from semblant.backbones.faces import Square, crops
 from semblant.embedded.judge_bank import FACTS, labels
 from semblant.embedded.latents import load_shard, record
 from semblant.world.being_facts import picture
@@ -64,13 +64,13 @@ class Reader(nn.Module):
         self.face, self.picture = Way(channels, FACE), Way(channels, PICTURE)
         self.out = nn.Linear((FACE[-1] + PICTURE[-1]) * 16, sum(self.sizes))
 
-    def forward(self, latents: Float[Tensor, "n 4 h w"], frames: Frame) -> Float[Tensor, "n values"]:
+    def forward(self, latents: Float[Tensor, "n 4 h w"], frames: Square) -> Float[Tensor, "n values"]:
         """Logits of all values of all facts."""
         seen = torch.cat([self.face(crops(latents, frames, NEAR)), self.picture(latents)], 1)
         return cast(Tensor, self.out(F.dropout(seen, 0.2, self.training)))
 
     def missed(
-        self, latents: Float[Tensor, "n 4 h w"], frames: Frame, named: Int[Tensor, "n facts"]
+        self, latents: Float[Tensor, "n 4 h w"], frames: Square, named: Int[Tensor, "n facts"]
     ) -> Float[Tensor, " n"]:
         """Cross entropy summed over the facts that are named and seen (below 0 elsewhere)."""
         parts = self(latents, frames).float().split(self.sizes, -1)
@@ -81,7 +81,7 @@ class Reader(nn.Module):
         return torch.stack(each, 1).sum(1)
 
     @torch.no_grad()
-    def told(self, latents: Tensor, frames: Frame, named: Tensor) -> dict[str, float]:
+    def told(self, latents: Tensor, frames: Square, named: Tensor) -> dict[str, float]:
         """Share of each fact's values that are told right, where it is shown."""
         parts = self(latents, frames).split(self.sizes, -1)
         right = torch.stack([part.argmax(-1) for part in parts], 1) == named
@@ -120,7 +120,7 @@ class Block(nn.Module):
         return F.relu(self.body(x) + self.straight(x))
 
 
-def frames_of(scenes: Sequence[Scene]) -> Frame:
+def frames_of(scenes: Sequence[Scene]) -> Square:
     """Where the first face of each scene is, told by the record alone: nothing has to be drawn. The middle of the
     picture where there is nobody."""
     frames = []
@@ -228,7 +228,7 @@ def worsened(latents: Float[Tensor, "n 4 h w"]) -> Float[Tensor, "n 4 h w"]:
     return latents.lerp(blurred, some() * (some() < 0.3)) + noise * torch.randn_like(latents)
 
 
-def shaken(frames: Frame) -> Frame:
+def shaken(frames: Square) -> Square:
     """Frames moved, scaled and turned a little."""
     shake = torch.randn_like(frames) * frames.new_tensor([0.04, 0.04, 0.05, 0.04])
     moved = frames[:, :2] + shake[:, :2] * frames[:, 2:3]

@@ -118,12 +118,14 @@ def facts_of_two(images: Any, judges: Judges) -> list[tuple[dict[str, str], dict
 def apart(image: Float[Tensor, "3 s s"], faces: Sequence[Face]) -> tuple[Float[Tensor, "faces 3 {SIZE} {SIZE}"], Frame]:
     """Each face's crop, in which it is as large as in a portrait, and its frame in that crop."""
     frames = torch.cat([frame_of(face, image.shape[-1]) for face in faces]).to(image)
-    x, y, half, angle = frames.unbind(-1)
+    x, y, half, angle, features_x, features_y, features_apart = frames.unbind(-1)
     side = 2 * half / MARGIN / PORTRAIT
     down = LOWER * side
     places = torch.stack([x, y + down, side / 2, torch.zeros_like(x)], -1)
     alone = crops(image.expand(len(faces), -1, -1, -1), places, SIZE)
-    return alone, torch.stack([torch.full_like(x, 0.5), 0.5 - down / side, half / side, angle], -1)
+    middle = torch.full_like(x, 0.5)
+    features = (features_x - x) / side + 0.5, (features_y - y - down) / side + 0.5, features_apart / side
+    return alone, torch.stack([middle, middle - down / side, half / side, angle, *features], -1)
 
 
 @torch.no_grad()

@@ -241,6 +241,23 @@ def visible(scene: Scene, fact: str, who: int = 0) -> bool:
     for scales, owner in ((IDENTITY_SCALES, person.identity), (PERSON_SCALES, person)):
         if fact in scales and not scales[fact].clear(_numbers(scales[fact], owner)):
             return False
+    return _shows(scene, fact, person, who)
+
+
+def measured(scene: Scene, who: int = 0) -> dict[str, float | None]:
+    """The numbers behind the words that are on a scale, by field, also where they are so near to a border that no word
+    is fair; None where something hides them."""
+    person = _person(scene, who)
+    found: dict[str, float | None] = {}
+    for scales, owner in ((IDENTITY_SCALES, person.identity), (PERSON_SCALES, person)):
+        for fact, scale in scales.items():
+            shows = _shows(scene, fact, person, who)
+            found |= {field: getattr(owner, field) if shows else None for field in scale.fields}
+    return found
+
+
+def _shows(scene: Scene, fact: str, person: Person, who: int) -> bool:
+    """Whether nothing hides this fact."""
     if _hidden_by_the_picture(scene, fact) or _hidden_by_the_person(person, fact):
         return False
     return not (
@@ -251,7 +268,7 @@ def visible(scene: Scene, fact: str, who: int = 0) -> bool:
 def _hidden_by_the_picture(scene: Scene, fact: str) -> bool:
     if scene.together == "hugging" and fact in ("build", "clothes"):
         return True
-    if scene.style == "sketch" and (fact in COLOUR_FACTS or fact == "light"):
+    if scene.style == "sketch" and (fact in COLOUR_FACTS or fact in ("light", "freckles")):
         return True
     if fact in SMALL_FACTS and (scene.style == "pixel art" or scene.camera == "half body"):
         return True

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +11,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from semblant.backbones import judges as networks
+from semblant.backbones.being_judge import WIDER, square_of
 from semblant.backbones.faces import (
     MARGIN,
     RISE,
+    TOWARDS_THE_MOUTH,
     WHOLE,
     Face,
     as_pictures,
     crops,
+    features,
     frame_of,
     frames_of,
     largest,
@@ -30,13 +34,13 @@ VALUES = {"hat": ("none", "cap", "helmet"), "glasses": ("none", "glasses")}
 
 def small_judges() -> dict[str, nn.Module]:
     torch.manual_seed(0)
-    look = {"picture": [4, 6, 8], "face": [4, 6, 8], "near": 0.8, "stem": 4, "narrow": 8, "dim": 8}
+    look: dict[str, Any] = {"picture": [4, 6, 8], "face": [4, 6, 8], "near": 0.8, "stem": 4, "narrow": 8, "dim": 8}
     return {
         "detector": networks.Detector((4, 6, 8, 8)),
-        "identity": networks.Identity((4, 6, 8), 0.8, 8, dim=16),
-        "attributes": networks.Attributes(VALUES, look),
+        "identity": networks.Identity((4, 6, 8), 0.8, 8, dim=16, features=1.5, head=(4, 4), radius=3.0),
+        "attributes": networks.Attributes(VALUES, look | {"features": 1.5}, ("age",)),
         "clip": networks.Clip(["a", "red", "hat", "blue"], look, width=8, layers=1, out=16),
-        "beings": networks.Beings({"kind": ("dog", "none")}, (4, 6, 8), stem=4, hidden=8, dim=16),
+        "beings": networks.Beings({"kind": ("dog", "none")}, (4, 6, 8), (4, 6, 8), hidden=8, dim=16),
     }
 
 
@@ -159,7 +163,57 @@ def test_a_frame_leans_with_the_head(angle):
     frame = frames_of(box, landmarks_at(angle)[None] + torch.tensor([60.0, 65]), 128)[0]
     rise = RISE * 50 / 128
     wanted = [60 / 128 + rise * math.sin(angle), 65 / 128 - rise * math.cos(angle), 25 * MARGIN / 128, angle]
-    assert frame.tolist() == pytest.approx(wanted, abs=1e-5)
+    down = TOWARDS_THE_MOUTH * 18 - 8
+    features = [60 / 128 - down * math.sin(angle) / 128, 65 / 128 + down * math.cos(angle) / 128, 18 / 128]
+    assert frame.tolist() == pytest.approx([*wanted, *features], abs=1e-5)
+
+
+@pytest.mark.parametrize(("angle", "size", "at"), [(0.0, 1.0, 64.0), (0.3, 1.0, 50.0), (-0.2, 1.7, 70.0)])
+def test_features_are_in_the_same_place_of_every_crop(angle, size, at):
+    points = landmarks_at(angle) * size + at
+    y, x = torch.meshgrid(torch.arange(128.0) + 0.5, torch.arange(128.0) + 0.5, indexing="ij")
+    left_eye = torch.exp(-((x - points[0, 0]) ** 2 + (y - points[0, 1]) ** 2) / 8)[None, None]
+    frame = frames_of(torch.tensor([[3.0, 9, 70, 99]]), points[None], 128)
+    crop = crops(left_eye, features(frame, 1.5))[0, 0]
+    place = divmod(int(crop.argmax()), 64)
+    # 27 px to each side of the middle are 32 cells; the eye is 10 px left of it and 8.1 above
+    assert place == (pytest.approx(32 - 8.1 * 32 / 27, abs=1.1), pytest.approx(32 - 10 * 32 / 27, abs=1.1))
+
+
+def test_marks_are_told_by_where_they_are_and_how_many():
+    marks = networks.Marks(3)
+    logits = torch.full((1, 2, 32, 32), -9.0)
+    logits[0, 1, 5, 30] = 4.0
+    told = marks.told(logits)[0]
+    assert told.shape == (marks.NUMBERS,) and told[:64].max() == -6
+    assert told[64:128].argmax() == 1 * 8 + 7 and told[64:128].max() == 4
+    assert told[128] < 0.01 < told[129]
+    assert marks(torch.zeros(1, 3, 4, 4)).sigmoid().max() < 0.01  # rare before anything is learned
+
+
+def test_an_identity_looks_at_features_and_head_and_at_nothing_else():
+    judge = small_judges()["identity"].eval()
+    image = torch.rand(1, 3, 128, 128, requires_grad=True)
+    frame = torch.tensor([[0.3, 0.4, 0.2, 0.0, 0.3, 0.42, 0.08]])
+    judge(image, frame).mul(torch.linspace(0, 1, 17)).sum().backward()
+    seen = image.grad.abs().sum(1)[0] > 0
+    assert seen[26:76, 13:63].float().mean() > 0.5  # the head
+    assert not seen[:, 70:].any() and not seen[85:].any()  # another person's place
+
+
+def test_a_judge_that_looks_for_marks_says_where():
+    judge = small_judges()["attributes"].eval()
+    assert isinstance(judge, networks.Attributes)
+    images, frames = torch.rand(2, 3, 128, 128), torch.tensor([WHOLE]).expand(2, -1)
+    logits, numbers, marks = judge.study(images, frames)
+    assert numbers is not None and numbers.shape == (2, 1)
+    assert marks is not None and marks.shape == (2, 2, 32, 32) and set(logits) == set(VALUES)
+    wider = frames.clone()
+    wider[:, 2] *= 2  # the box of the head
+    torch.testing.assert_close(judge(images, wider), judge(images, frames))
+    moved = frames.clone()
+    moved[:, 4] += 0.1  # the features
+    assert not torch.equal(judge(images, moved)["hat"], judge(images, frames)["hat"])
 
 
 def test_the_whole_picture_as_a_frame_is_the_picture():
@@ -238,7 +292,7 @@ def test_shipped_judges_load(which):
 
 @shipped
 def test_shipped_judges_are_small():
-    assert sum(path.stat().st_size for path in networks.weights_folder().iterdir()) < 8.5 * 2**20
+    assert sum(path.stat().st_size for path in networks.weights_folder().iterdir()) < 9.5 * 2**20
 
 
 @shipped
@@ -256,7 +310,29 @@ def test_a_nearer_frame_is_smaller_around_the_middle_of_the_head(angle):
     whole = frames_of(box[None], (torch.tensor([60.0, 55.0]) + places @ turn)[None], 128)
     near = nearer(whole, 0.5)
     torch.testing.assert_close(near[0, :2] * 128, torch.tensor([60.0, 55.0]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(near[0, 2:], whole[0, 2:] * torch.tensor([0.5, 1.0]))
-    judge = small_judges()["identity"].eval()
+    torch.testing.assert_close(near[0, 2:], whole[0, 2:4] * torch.tensor([0.5, 1.0]))
+    judge = networks.Identity((4, 6, 8), 0.8, 8, dim=16).eval()
     assert not torch.equal(*(judge(torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)), f)
-                             for f in (whole, whole + torch.tensor([0.0, 0.0, 0.1, 0.0]))))  # fmt: skip
+                             for f in (whole, whole + torch.tensor([0.0, 0.0, 0.1, 0.0, 0.0, 0.0, 0.0]))))  # fmt: skip
+
+
+@pytest.mark.parametrize("box", [(0.2, 0.3, 0.5, 0.45), (0.6, 0.1, 0.8, 0.9)])
+def test_a_box_is_found_again_from_the_places_it_covers(box):
+    left, top, right, bottom = box
+    y, x = torch.meshgrid((torch.arange(64) + 0.5) / 64, (torch.arange(64) + 0.5) / 64, indexing="ij")
+    covered = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+    (square,) = square_of(torch.where(covered, 9.0, -9.0)[None])
+    half = max(right - left, bottom - top) / 2 * WIDER
+    assert square.tolist() == pytest.approx([(left + right) / 2, (top + bottom) / 2, half, 0.0], abs=0.012)
+
+
+def test_a_judge_looks_where_it_finds_something(monkeypatch):
+    judge = small_judges()["beings"].eval()
+    assert isinstance(judge, networks.Beings)
+    places = torch.full((1, 16, 16), -9.0)
+    places[:, 8:12, 8:12] = 9.0
+    monkeypatch.setattr(judge, "find", lambda images: (torch.zeros(1, 8, 4, 4), places))
+    image = torch.rand(1, 3, 128, 128)
+    elsewhere, there = image.clone(), image.clone()
+    elsewhere[..., :40, :40], there[..., 70:80, 70:80] = 0, 0
+    assert torch.equal(judge(elsewhere), judge(image)) and not torch.equal(judge(there), judge(image))

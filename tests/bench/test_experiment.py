@@ -11,8 +11,9 @@ import torch
 
 from semblant.bench import experiment
 from semblant.bench.attention_mass import face_mask, masses, object_mask
-from semblant.bench.experiment import Arm, Plan, interval, markdown, run, summary
+from semblant.bench.experiment import Arm, Plan, run
 from semblant.bench.sitter import Sitter
+from semblant.bench.tables import Bar, bars_as_text, interval, judged, kinds, kinds_as_text, markdown, summary
 from semblant.errors import FileProblem, SemblantError
 from semblant.verbs import load
 
@@ -22,7 +23,7 @@ PLAN = Plan(
     prompts={"scene": ("a photo of {} on the beach",), "style": ("a sketch of {}",)},
     arms={
         "class word": Arm(),
-        "words": Arm("textual-inversion", {"steps": 2}),
+        "words, 0.1": Arm("textual-inversion", {"steps": 2}),
         "rare": Arm("textual-inversion", {"steps": 1}, people=0),
     },
     seeds=1,
@@ -38,15 +39,22 @@ def test_cells_are_made_once_and_again_when_what_decides_them_changes(
     inner = experiment.fit
     monkeypatch.setattr(experiment, "fit", lambda name, *a, **k: fitted.append(name) or inner(name, *a, **k))
     cells = run(PLAN, base, tmp_path)
-    assert [cell["arm"] for cell in cells] == ["class word", "words"] and fitted == ["textual-inversion"]
+    assert [cell["arm"] for cell in cells] == ["class word", "words, 0.1"] and fitted == ["textual-inversion"]
     assert run(PLAN, base, tmp_path) == json.loads(json.dumps(cells)) and len(fitted) == 1
     assert cells[1]["parameters"] == base.width and set(cells[1]["kinds"]) == {"scene", "style"}
     assert set(cells[1]["copied"]) <= set(experiment.COPIED)
-    changed = replace(PLAN, arms={"words": Arm("textual-inversion", {"steps": 1})})
+    monkeypatch.setattr(experiment, "_judges", lambda: "others")  # who look again at the pictures that are there
+    looked = run(PLAN, base, tmp_path)
+    assert len(fitted) == 1 and [cell["judges"] for cell in looked] == ["others, 2 references"] * 2
+    assert [cell["scores"] for cell in looked] == [cell["scores"] for cell in cells]
+    next((tmp_path / "cells" / "0003-words, 0.1").iterdir()).write_bytes(b"")  # a damaged picture
+    run(PLAN, base, tmp_path)
+    assert fitted == ["textual-inversion"] * 2
+    changed = replace(PLAN, arms={"words, 0.1": Arm("textual-inversion", {"steps": 1})})
     run(changed, base, tmp_path)
-    assert len(fitted) == 2
+    assert len(fitted) == 3
     table = summary(cells)
-    assert table["words"]["people"] == 1 and "interval" not in table["words"]["Prompt"]
+    assert table["words, 0.1"]["people"] == 1 and "interval" not in table["words, 0.1"]["Prompt"]
     assert markdown(table).count("\n") == 4
 
 
@@ -74,8 +82,69 @@ def test_a_plan_is_read_and_refused(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(FileProblem, match="no plan"):
             Plan.read(file)
+    for bar, said in (
+        ({"arm": "nobody", "column": "gain"}, "an arm 'nobody'"),
+        ({"arm": "a", "column": "gains"}, "did you mean gain"),
+    ):
+        file.write_text(json.dumps({"arms": {"a": {}}, "prompts": {}, "people": [], "split": "tune", "bars": [bar]}))
+        with pytest.raises(SemblantError, match=said):
+            Plan.read(file)
     file.write_text('{"arms": {}, "prompts": {}, "people": [], "split": "test"}')
     with pytest.raises(SemblantError, match="unknown split"):
         Plan.read(file)
     with pytest.raises(SemblantError, match="no arm nothing"):
         run(PLAN, load(), tmp_path, ["nothing"])
+
+
+def cell(arm: str, person: int, gain: float | None, facts: float) -> dict[str, object]:
+    scores = {"identity_gain": gain, "facts": facts}
+    return {
+        "arm": arm,
+        "person": person,
+        "scores": scores,
+        "kinds": {"scene": {"facts": facts}, "style": {"facts": 1.0}},
+    }
+
+
+CELLS = [
+    *(cell("ours", person, gain, 0.7) for person, gain in enumerate((0.4, 0.8, None))),
+    *(cell("base", person, 0.1 * person, 0.9) for person in (1, 2, 3)),
+]
+
+
+def test_bars_are_judged_over_the_people_who_have_what_they_need() -> None:
+    bars = (
+        Bar("ours", "gain", at_least=0.5),
+        Bar("ours", "gain", at_most=0.5),
+        Bar("ours", "facts", less="base", at_least=-0.1),
+        Bar("ours", "gain", times="base", at_least=7.9, at_most=8.1),
+        Bar("ours", "outside", at_most=1.5),
+    )
+    found = judged(bars, CELLS)
+    assert [bar["value"] for bar in found] == [pytest.approx(v) if v else None for v in (0.6, 0.6, -0.2, 8.0, None)]
+    assert [bar["holds"] for bar in found] == [True, False, False, True, None]
+    text = bars_as_text(found)
+    assert "facts of ours less that of base: at least -0.1: MISSED (-0.200)" in text
+    assert "outside of ours: at most 1.5: not measured" in text and text.count("\n") == 5
+
+
+def test_facts_are_told_by_kind_of_prompt() -> None:
+    table = kinds([*CELLS, {"arm": "other", "person": 1, "kinds": {"scene": {"facts": None}}}])
+    assert table["ours"] == pytest.approx({"scene": 0.7, "style": 1.0})
+    text = kinds_as_text(table)
+    assert "| ours | 0.700 | 1.000 |" in text and "| other |  |  |" in text
+
+
+def test_a_missed_bar_ends_the_command_with_code_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = {"arms": {"ours": {}, "base": {}}, "prompts": {}, "people": [1], "split": "tune"}
+    plan["bars"] = [{"arm": "ours", "column": "gain", "at_least": 0.9}]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    monkeypatch.setattr(experiment, "run", lambda *_: CELLS)
+    command = [str(tmp_path / "plan.json"), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        experiment.main(command)
+    assert end.value.code == 4 and "MISSED" in (tmp_path / "summary.md").read_text()
+    assert json.loads((tmp_path / "summary.json").read_text())["bars"][0]["holds"] is False
+    plan["bars"] = [{"arm": "ours", "column": "gain", "at_least": 0.5}]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    experiment.main(command)

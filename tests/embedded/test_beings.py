@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from semblant.backbones.being_judge import NONE, Beings
+from semblant.backbones.being_judge import NONE, Beings, square_of
 from semblant.embedded import being_bank
 from semblant.embedded import judges as recipe
 from semblant.embedded.being_bank import (
@@ -39,7 +39,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> BeingBank:
 
 def small() -> Beings:
     torch.manual_seed(0)
-    return Beings(dict(VALUES), (8, 12, 16), stem=4, hidden=24, dim=being_bank.DIM)
+    return Beings(dict(VALUES), (4, 8, 8, 12), (8, 12, 16), hidden=24, dim=being_bank.DIM)
 
 
 def test_a_bank_holds_every_kind_in_two_moments_and_people_alone(bank: BeingBank) -> None:
@@ -53,6 +53,52 @@ def test_a_bank_holds_every_kind_in_two_moments_and_people_alone(bank: BeingBank
     drawn = (render(bank.scenes[:8]).image * 255).round().to(torch.uint8)
     assert torch.equal(bank.images[:8], drawn)
     assert torch.equal(bank.beings[:, 0].isnan(), torch.tensor([k in alone for k in range(36)]))
+
+
+def test_boxes_are_around_the_animal_or_thing(bank: BeingBank) -> None:
+    drawn = render(bank.scenes)
+    for scene, box, mask in zip(bank.scenes, bank.boxes, drawn.others_amodal[:, 0], strict=True):
+        assert bool(box.any()) == bool(scene.others)
+        if scene.others:
+            where = mask.nonzero().float()
+            assert box.tolist() == pytest.approx(
+                [*where.amin(0).flip(0).tolist(), *where.amax(0).flip(0).add(1).tolist()], abs=1
+            )
+
+
+def test_places_and_squares_follow_their_boxes() -> None:
+    boxes, there = torch.tensor([[0.25, 0.5, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0]]), torch.tensor([True, False])
+    places = being_bank.places_in(boxes, there, 16)
+    assert places[0].nonzero().amin(0).tolist() == [8, 4] and places[0].nonzero().amax(0).tolist() == [15, 7]
+    assert not places[1].any()
+    mirrored = being_bank.mirrored_boxes(boxes, torch.tensor([True, False]))
+    assert mirrored.tolist() == [[0.5, 0.5, 0.75, 1.0], [0.0, 0.0, 1.0, 1.0]]
+    around = being_bank.squares_around(boxes)
+    assert around[0].tolist() == pytest.approx([0.375, 0.75, 0.25 * being_bank.WIDER, 0.0])
+    moved = being_bank.shaken(around.expand(2, -1), torch.Generator().manual_seed(0))
+    assert not torch.equal(moved, around) and (moved - around).abs().max() < 0.3 and not moved[:, 3].any()
+
+
+def test_it_learns_where_to_look(bank: BeingBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(being_bank, "BATCH", 16)
+    monkeypatch.setattr(being_bank, "STRANGERS", 4)
+    monkeypatch.setattr(being_bank, "EMPTY", 0.0)
+    judge = small().train()
+    optimizer, step = torch.optim.AdamW(judge.parameters(), lr=1e-2), beings_step(bank, 0, "cpu")
+    rows = bank.boxes.any(1)
+    boxes = bank.boxes[rows] / 128
+
+    def missed() -> float:
+        with torch.no_grad():
+            found = square_of(judge.eval().find(bank.images[rows].float() / 255)[1])
+        return float((found - being_bank.squares_around(boxes))[:, :3].abs().mean())
+
+    before = missed()
+    for at in range(40):
+        optimizer.zero_grad()
+        step(judge.train(), torch.Generator().manual_seed(at)).backward()
+        optimizer.step()
+    assert missed() < 0.6 * before
 
 
 def test_labels_are_the_facts_that_show(bank: BeingBank) -> None:
@@ -123,7 +169,7 @@ class Knowing(Beings):
     """Right about everything, whatever it sees."""
 
     def __init__(self, scenes: list[int]) -> None:
-        super().__init__(dict(VALUES), (4, 4), stem=4, hidden=4, dim=being_bank.DIM)
+        super().__init__(dict(VALUES), (4, 4, 4), (4, 4), hidden=4, dim=being_bank.DIM)
         self.asked = [being_scene_of("heldout", index) for index in scenes]
         self.at = [0, 0]
 

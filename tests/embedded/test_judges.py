@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from semblant.backbones import judges as networks
-from semblant.backbones.faces import SIZE, crops, frames_of
+from semblant.backbones.faces import SIZE, crops, features, frames_of
 from semblant.embedded import gates, judge_bank, judge_steps, ranks
 from semblant.embedded import judges as recipe
 from semblant.errors import SemblantError
@@ -26,13 +28,13 @@ TINY = {"picture": [4, 4], "face": [4, 4], "near": 0.8, "stem": 4, "narrow": 4, 
 def work(tmp_path_factory):
     """A folder with a bank of 24 pictures."""
     folder = tmp_path_factory.mktemp("work")
-    judge_bank.fill(folder / "bank", "train", 24)
+    judge_bank.fill(folder / "bank", "train", 24, marks=True)
     return folder
 
 
 @pytest.fixture(scope="module")
 def bank(work):
-    return judge_bank.fill(work / "bank", "train", 24)
+    return judge_bank.fill(work / "bank", "train", 24, marks=True)
 
 
 def test_a_bank_is_drawn_once(work, bank, monkeypatch):
@@ -119,6 +121,21 @@ def test_projection_keeps_distances():
     project = judge_steps.isometry(3, 47)
     people = torch.randn(5, 47)
     torch.testing.assert_close(torch.cdist(people @ project, people @ project), torch.cdist(people, people))
+
+
+def test_on_a_sphere_cosines_follow_the_distance_between_people():
+    people = torch.tensor([judge_bank.parameters(person_of("tune", index)) for index in range(60)])
+    one, other = torch.triu_indices(60, 60, 1)
+    distance = torch.cdist(people, people)[one, other]
+    found = {}
+    for radius in (None, recipe.RADIUS):
+        judge = networks.Identity((4, 4), 0.8, 4, features=1.5, radius=radius)
+        vectors = judge.vectors(people @ judge_steps.isometry(0, people.shape[1]))
+        assert vectors.shape == (60, judge.size)
+        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(60))
+        found[radius] = ranks.spearman((vectors @ vectors.T)[one, other], -distance)
+    assert found[recipe.RADIUS] > 0.98 > 0.9 > found[None]
+    assert judge.vectors(100 * people[:, :1].expand(-1, 128)).isfinite().all()  # beyond the sphere
 
 
 def test_labels_leave_out_what_is_hidden():
@@ -243,9 +260,9 @@ def test_an_unknown_judge_is_refused(tmp_path):
         recipe.train_judges(tmp_path, 1, only=("identity-c",), work=tmp_path)
 
 
-def test_judges_fit_into_eight_and_a_half_mebibytes():
+def test_judges_fit_into_nine_and_a_half_mebibytes():
     weights = sum(value.numel() for name in recipe.WEIGHTS for value in recipe.network(name).state_dict().values())
-    assert 2 * weights < 8.5 * 2**20 - 300_000  # names, vocabularies, strangers
+    assert 2 * weights < 9.5 * 2**20 - 300_000  # names, vocabularies, strangers
 
 
 def test_a_mirrored_picture_is_that_of_a_scene_turned_the_other_way(bank):
@@ -263,6 +280,8 @@ def test_a_mirrored_picture_is_that_of_a_scene_turned_the_other_way(bank):
     there, seen = judge_steps.mirror(images, frames, every)
     assert torch.equal(there, images.flip(-1))
     assert torch.allclose(crops(there, seen), crops(images, frames).flip(-1), atol=1e-3)
+    nearby = crops(there, features(seen, 1.5)), crops(images, features(frames, 1.5)).flip(-1)
+    assert torch.allclose(*nearby, atol=1e-3)
     kept, same = judge_steps.mirror(images, frames, ~every)
     assert torch.equal(kept, images) and torch.equal(same, frames)
 
@@ -279,14 +298,91 @@ def test_in_a_mirrored_picture_a_mole_is_on_the_other_side(bank, monkeypatch):
     assert not torch.equal(turned, bank.people[rows])
 
     class Knowing(networks.Identity):
-        def estimate(self, images, frames):
-            return torch.cat([self.people, self.people[:2]]) @ judge_steps.isometry(0, bank.people.shape[1])
+        def study(self, images, frames):
+            return torch.cat([self.people, self.people[:2]]) @ judge_steps.isometry(0, bank.people.shape[1]), None
 
     judge, step = Knowing((4, 4), 0.8, 4), judge_steps.identity_step(bank, 0, "cpu")
     losses = []
     for judge.people in (turned, bank.people[rows]):
         losses.append(float(step(judge, torch.Generator().manual_seed(0))))
     assert losses[0] < losses[1] - 0.01
+
+
+def test_the_numbers_behind_words_show_where_nothing_hides_them(bank):
+    hidden = 0
+    for scene, row in zip(bank.scenes, bank.measures.tolist(), strict=True):
+        told = dict(zip(judge_bank.MEASURED, row, strict=True))
+        person = scene.people[0]
+        assert told["skin"] == pytest.approx((person.identity.skin - 0.5) * 12**0.5) or scene.style == "sketch"
+        assert math.isnan(told["gaze"]) == (
+            person.glasses == "sunglasses" or scene.style == "pixel art" or scene.camera == "half body"
+        )
+        hidden += sum(map(math.isnan, row))
+        if scene.camera != "close-up":
+            assert told["build"] == pytest.approx((person.identity.build - 0.5) * 12**0.5)
+    assert 0 < hidden < bank.measures.numel() / 2
+    assert judge_bank.SIDED == ("gaze", "yaw", "tilt")
+
+
+def test_numbers_are_judged_where_they_show_and_turn_with_the_picture(bank):
+    rows, never = torch.arange(24), torch.zeros(24, dtype=torch.bool)
+    true = bank.measures.nan_to_num(99.0)
+    missed = lambda found, which=never: float(judge_steps.numbers_missed(found, bank, rows, which))
+    assert missed(true) == 0 < missed(true + 0.1)
+    turned = true.clone()
+    for field in judge_bank.SIDED:
+        turned[:, judge_bank.MEASURED.index(field)] *= -1
+    assert missed(turned, ~never) == 0 < missed(true, ~never)
+
+
+def marked(**changed):
+    """Somebody with freckles and a mole on the cheek, neither hidden."""
+    own = {"freckles": 0.9, "mole_size": 0.9, "mole_x": 0.2, "mole_y": 0.75} | changed
+    scene = draw_scene(
+        random.Random(0),
+        replace(person_of("train", 0), **own),
+        **{"style": "photo", "camera": "close-up", "glasses": "none", "hat": "none", "beard": "none", "yaw": 0.0},
+    )
+    return scene
+
+
+def test_marks_are_where_freckles_and_the_mole_are_drawn():
+    scenes = [marked(), marked(freckles=0.1), marked(mole_size=0.1), marked(mole_x=0.8)]
+    images, _, landmarks = judge_bank.draw(scenes)
+    marks = judge_bank.marks_of(scenes, images).float()
+    assert marks.shape == (4, 2, 64, 64)
+    assert [bool(m.any()) for m in marks[:, 0]] == [True, False, True, True]
+    assert [bool(m.any()) for m in marks[:, 1]] == [True, True, False, True]
+    columns = torch.arange(64.0)
+    middle = lambda m: float((m.sum(0) * columns).sum() / m.sum())
+    nose = landmarks[0, 2, 0] / 2
+    assert middle(marks[0, 1]) < nose - 2 and middle(marks[3, 1]) > nose + 2  # one cheek, the other
+    assert (marks[0, 0] > 60).sum() > 20 > (marks[0, 1] > 60).sum() > 0  # many freckles, one mole
+
+
+def test_what_a_picture_does_not_show_has_no_marks():
+    scene = marked()
+    far = scene.change(camera="half body")
+    images = judge_bank.draw([far])[0]
+    assert not judge_bank.marks_of([far], images).any()
+
+
+def test_a_map_of_marks_is_judged_where_they_are(bank):
+    rows, frames = torch.arange(24), frames_of(bank.boxes, bank.landmarks, SIZE)
+    never = torch.zeros(24, dtype=torch.bool)
+    true = F.interpolate(bank.marks.float() / 255, scale_factor=2.0)
+    true = F.avg_pool2d(crops(true, features(frames, 1.5)), 2)
+    says = lambda there: torch.logit((2 * there).clamp(0.01, 0.99))
+    missed = lambda found, which=never, frames=frames: float(
+        judge_steps.marks_missed(found, bank, rows, frames, which, 1.5)
+    )
+    right = missed(says(true))
+    assert right < 0.6 * min(missed(says(true.flip(-2))), missed(says(0 * true)))
+    assert right < 0.6 * missed(says(true.flip(1)))  # freckles are no moles
+    _, turned = judge_steps.mirror(bank.pictures(rows), frames, ~never)
+    assert missed(says(true.flip(-1)), ~never, turned) == pytest.approx(right, rel=0.05)
+    with pytest.raises(ValueError, match="knows where"):
+        judge_steps.marks_missed(says(true), replace(bank, marks=None), rows, frames, never, 1.5)
 
 
 def test_crowds_have_faces_where_they_say(bank):

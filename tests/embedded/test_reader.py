@@ -47,7 +47,7 @@ def test_a_name_names_all_that_shows_of_who_it_is_and_nothing_of_the_moment() ->
 
 def test_what_a_name_names_is_what_the_text_encoder_is_taught_of_it() -> None:
     length, dyed = 77, 0
-    for index in range(400):
+    for index in range(600):
         scene = draw_training_scene(index)
         caption = write(scene, random.Random(index))
         (named,) = named_in([caption], [scene]).tolist()

@@ -234,6 +234,9 @@ def test_what_is_hidden():
     assert visible(scene, "eyes") and not visible(scene.change(glasses="sunglasses"), "eyes")
     assert not visible(scene.change(hat="helmet"), "hair style")
     assert not visible(scene.change(style="sketch"), "clothes colour")
+    assert not visible(scene.change(style="sketch"), "freckles") and not visible(
+        scene.change(camera="half body"), "freckles"
+    )
     assert not visible(scene.change(camera="close-up"), "action")
     assert "hat colour" not in facts(scene) and not visible(scene, "hat colour")
     assert not visible(scene.change(age=0.75), "age") and visible(scene.change(age=0.9), "age")
