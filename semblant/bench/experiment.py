@@ -232,8 +232,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--arm", nargs="*", default=[], help="only these arms")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    plan = Plan.read(given.plan)
-    cells = run(plan, load(given.base), given.out, given.arm)
+    try:
+        plan = Plan.read(given.plan)
+        cells = run(plan, load(given.base), given.out, given.arm)
+    except SemblantError as problem:
+        parser.error(str(problem))
     table, obeyed, bars = summary(cells), kinds(cells), judged(plan.bars, cells)
     write_json(given.out / "summary.json", {"arms": table, "facts by kind": obeyed, "bars": bars})
     text = "\n".join((markdown(table), kinds_as_text(obeyed), bars_as_text(bars)))

@@ -145,6 +145,9 @@ def test_a_missed_bar_ends_the_command_with_code_four(tmp_path: Path, monkeypatc
         experiment.main(command)
     assert end.value.code == 4 and "MISSED" in (tmp_path / "summary.md").read_text()
     assert json.loads((tmp_path / "summary.json").read_text())["bars"][0]["holds"] is False
+    with pytest.raises(SystemExit) as end:
+        experiment.main([str(tmp_path / "none.json"), "--out", str(tmp_path)])
+    assert end.value.code == 2
     plan["bars"] = [{"arm": "ours", "column": "gain", "at_least": 0.5}]
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     experiment.main(command)
