@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from semblant.backbones.faces import Square, crops
-from semblant.backbones.trunks import Conv, Places, Trunk
+from semblant.backbones.trunks import Conv, Places, Trunk, together
 
 NONE = "none"
 """The kind of what is in a picture without an animal or thing."""
@@ -52,11 +52,7 @@ class Beings(nn.Module):
         """What it sees of the whole picture, and logits of whether the animal's or thing's box covers each place."""
         small = F.interpolate(images, size=(self.SIDE, self.SIDE), mode="bilinear", align_corners=False, antialias=True)
         levels = self.finder(small)
-        sides = [lateral(level) for lateral, level in zip(self.lateral, levels[1:], strict=True)]
-        x = sides[-1]
-        for side in reversed(sides[:-1]):
-            x = F.relu(side + F.interpolate(x, size=side.shape[-2:]))
-        return levels[-1], self.there(x)[:, 0].float()
+        return levels[-1], self.there(together(self.lateral, levels[1:]))[:, 0].float()
 
     def look_at(
         self, images: Float[Tensor, "n 3 s s"], seen: Tensor, squares: Square

@@ -89,6 +89,15 @@ def features(frames: Frame, wide: float) -> Square:
     return torch.stack([x, y, apart * wide, frames[:, 3]], -1)
 
 
+def shaken(squares: Square, by: tuple[float, float, float, float], generator: torch.Generator | None = None) -> Square:
+    """Squares moved by shares of their half side, scaled and turned: `by` are standard deviations, of each number."""
+    noise = torch.randn(squares.shape, generator=generator, device=squares.device if generator is None else "cpu")
+    shake = noise.to(squares) * squares.new_tensor(by)
+    half = squares[:, 2:3]
+    moved = squares[:, :2] + shake[:, :2] * half
+    return torch.cat([moved, half * shake[:, 2:3].exp(), squares[:, 3:] + shake[:, 3:]], 1)
+
+
 def crops(
     images: Float[Tensor, "n channels height width"], frames: Square | Frame, size: int = 64
 ) -> Float[Tensor, "n channels {size} {size}"]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from semblant.backbones.being_judge import Beings
 from semblant.backbones.faces import Face, Frame, crops, face_crops, frame_of, overlap
-from semblant.backbones.trunks import Conv, Marks, Places, Trunk, fold
+from semblant.backbones.trunks import Conv, Marks, Places, Trunk, fold, together
 from semblant.errors import FileProblem
 
 Copy = Literal["A", "B"]
@@ -59,11 +59,7 @@ class Detector(nn.Module):
         images = F.interpolate(
             images, size=(self.SIDE, self.SIDE), mode="bilinear", align_corners=False, antialias=True
         )
-        levels = [lateral(x) for lateral, x in zip(self.lateral, self.trunk(images)[1:], strict=True)]
-        x = levels[-1]
-        for level in reversed(levels[:-1]):
-            x = F.relu(level + F.interpolate(x, scale_factor=2.0))
-        return self.out(self.smooth(x))
+        return self.out(self.smooth(together(self.lateral, self.trunk(images)[1:])))
 
     @torch.no_grad()
     def detect(self, images: Float[Tensor, "n 3 s s"], most: int = 4) -> list[list[Face]]:
@@ -112,7 +108,8 @@ class Identity(nn.Module):
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"face": list(face), "near": near, "narrow": narrow, "dim": dim}
-        self.config |= {"features": features, "head": list(head)} if features else {}
+        self.config |= {"features": features} if features else {}
+        self.config |= {"head": list(head)} if head else {}
         self.config |= {"radius": radius} if radius else {}
         self.near, self.features, self.radius = near, features, radius
         self.size = dim + (radius is not None)
@@ -136,10 +133,9 @@ class Identity(nn.Module):
     def study(self, images: Float[Tensor, "n 3 s s"], frames: Frame) -> tuple[Float[Tensor, "n dim"], Tensor | None]:
         """The numbers of the person, in a space of the judge's own, and the map of marks it has looked at."""
         seen = self.face(face_crops(images, frames, self.near, self.features))
-        if self.marks is None:
-            return self.out(seen[-1]), None
-        marks = self.marks(seen[0])
-        estimate = self.out(seen[-1], self.marks.told(marks))
+        marks = None if self.marks is None else self.marks(seen[0])
+        told = () if self.marks is None or marks is None else (self.marks.told(marks),)
+        estimate = self.out(seen[-1], *told)
         if self.head is not None and self.from_head is not None:
             estimate = estimate + self.from_head(self.head(crops(images, frames))[-1])
         return estimate, marks

@@ -65,6 +65,15 @@ class Trunk(nn.Module):
         return seen
 
 
+def together(laterals: nn.ModuleList, levels: Sequence[Tensor]) -> Tensor:
+    """What every stage sees, each through its own convolution, summed from the coarsest to the finest."""
+    sides = [lateral(level) for lateral, level in zip(laterals, levels, strict=True)]
+    x: Tensor = sides[-1]
+    for side in reversed(sides[:-1]):
+        x = F.relu(side + F.interpolate(x, size=side.shape[-2:]))
+    return x
+
+
 class Places(nn.Module):
     """What a trunk sees at the end, on a grid of 4 x 4 places, as one vector."""
 

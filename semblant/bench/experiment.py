@@ -85,6 +85,8 @@ class Plan:
         if plan.split not in SPLITS:
             raise SemblantError(f"{path}: unknown split {plan.split!r}; possible: {', '.join(SPLITS)}")
         for bar in plan.bars:
+            if (bar.at_least is None and bar.at_most is None) or (bar.less and bar.times):
+                raise SemblantError(f"{path}: a bar has at_least or at_most, and less or times but not both; got {bar}")
             for name in (bar.arm, bar.less or bar.times or bar.arm):
                 if name not in plan.arms:
                     raise SemblantError(f"{path}: a bar asks for an arm {name!r} that the plan has not")
@@ -121,6 +123,7 @@ def _made(plan: Plan, name: str, base: Base, person: int, place: Path) -> dict[s
     cell, pictures = _stored(record), _pictures(place, len(plan.texts()) * plan.seeds)
     if cell.get("key") != key or not pictures:
         made, pictures = _fitted(plan, plan.arms[name], base, person)
+        record.unlink(missing_ok=True)  # or it would vouch for pictures it has not seen, if this is cut short
         for number, picture in enumerate(pictures):
             write_picture(picture, place / f"{number:03d}.png")
         cell = {"key": key, "arm": name, "person": person, **made}

@@ -3,6 +3,7 @@ were stated before anything was measured."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,8 +51,10 @@ class Bar:
         people = own.keys() & other.keys() if self.less or self.times else own.keys()
         if not people:
             return None
-        mean, beside = (sum(values[p] for p in people) / len(people) if values else 0.0 for values in (own, other))
-        return mean - beside if self.less else mean / beside if self.times else mean
+        mean, beside = (sum(values.get(p, 0.0) for p in people) / len(people) for values in (own, other))
+        if self.times:
+            return mean / beside if beside else math.inf
+        return mean - beside
 
     def holds(self, value: float) -> bool:
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -76,7 +76,6 @@ SIDED = tuple(field for scale in PERSON_SCALES.values() for field in scale.field
 """Numbers that say left below zero and right above it."""
 MEASURED = tuple(field for scale in (*IDENTITY_SCALES.values(), *PERSON_SCALES.values()) for field in scale.fields)
 """Numbers behind the facts that are words on a scale."""
-MARK_FIELDS = ("freckles", "mole_size")
 
 
 def measures(scene: Scene) -> list[float]:
@@ -89,7 +88,7 @@ def measures(scene: Scene) -> list[float]:
         elif field in SIDED:
             found.append(value * 3**0.5)
         else:
-            found.append((max(value, 0.5) if field in MARK_FIELDS else value) * 12**0.5 - 3**0.5)
+            found.append((max(value, 0.5) if field in HIDDEN_BELOW_HALF.values() else value) * 12**0.5 - 3**0.5)
     return found
 
 
@@ -247,15 +246,14 @@ def marks_of(scenes: list[Scene], images: UInt8[Tensor, "n 3 s s"], device: str 
     for place, (fact, none) in enumerate(MARKED):
         rows = [row for row, scene in enumerate(scenes) if facts(scene)[fact] == "yes" and visible(scene, fact)]
         if rows:
-            bare = draw([_with_identity(scenes[row], **none) for row in rows], images.shape[-1], device)[0]
+            bare = draw([_without(scenes[row], none) for row in rows], images.shape[-1], device)[0]
             differs = (bare.float() - images[rows].float()).abs().amax(1)
             marks[rows, place] = F.avg_pool2d((differs / SHOWS).clamp(0, 1), 2)
     return (marks * 255).round().to(torch.uint8)
 
 
-def _with_identity(scene: Scene, **changed: Any) -> Scene:
-    person, *others = scene.people
-    return replace(scene, people=(replace(person, identity=replace(person.identity, **changed)), *others))
+def _without(scene: Scene, none: Mapping[str, Any]) -> Scene:
+    return scene.change(identity=replace(scene.people[0].identity, **none))
 
 
 def _crowds(folder: Path, split: Split, total: int, device: str, draw_at_once: int) -> Crowds:
@@ -270,16 +268,16 @@ def draw_lacking(
     name: str,
     total: int,
     scene: Callable[[int], Scene],
-    draw: Callable[[list[Scene]], dict[str, Tensor]],
+    made: Callable[[list[Scene]], dict[str, Tensor]],
     draw_at_once: int = 64,
 ) -> dict[str, Tensor]:
-    """What `draw` gives of the first `total` scenes, pictures as "images"; only what the folder lacks is drawn."""
+    """What `made` gives of the first `total` scenes, pictures as "images"; only what the folder lacks is drawn."""
     loaded = []
     for rows in _chunks(total):
         path = folder / f"{name}-{rows.start:06d}-{len(rows)}.safetensors"
-        if _outdated(path, partial(lambda index: draw([scene(index)])["images"], rows.start)):
+        if _outdated(path, partial(lambda index: made([scene(index)])["images"], rows.start)):
             parts = [
-                draw([scene(index) for index in rows[at : at + draw_at_once]])
+                made([scene(index) for index in rows[at : at + draw_at_once]])
                 for at in range(0, len(rows), draw_at_once)
             ]
             _write({what: torch.cat([part[what] for part in parts]) for what in parts[0]}, path)
@@ -293,10 +291,6 @@ def _of_two(part: Tensor) -> Tensor:
     from semblant.world.renderer import widen
 
     return part if part.dtype == torch.uint8 else widen(part, 2)[:, :2]
-
-
-def _picture(split: Split, index: int, device: str) -> UInt8[Tensor, "1 3 s s"]:
-    return draw([scene_of(split, index)], SIZE, device)[0]
 
 
 def _outdated(path: Path, first: Callable[[], Tensor], what: str = "images") -> bool:

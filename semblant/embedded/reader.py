@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from semblant.backbones.faces import Square, crops
+from semblant.backbones.faces import Square, crops, shaken
 from semblant.embedded.judge_bank import FACTS, labels
 from semblant.embedded.latents import load_shard, record
 from semblant.world.being_facts import picture
@@ -51,6 +51,8 @@ UNNAMED, UNSEEN = -1, -2
 """What no caption names, and what a name stands for but the picture does not show."""
 
 
+SHAKE = (0.04, 0.04, 0.05, 0.04)
+"""How far faces are moved, scaled and turned while it learns."""
 WHOLE = ("background", "light", "style")
 """What is true of a picture whoever it shows."""
 
@@ -198,7 +200,7 @@ def train_reader(work: Path, lessons: Lessons, minutes: float, *, seed: int = 0)
     while (spent := (time.monotonic() - began) / 60) < minutes:
         some = lessons[torch.randint(0, taught, (BATCH,)).to(device)]
         with torch.autocast(device.type, torch.bfloat16):
-            error = reader.missed(worsened(some.latents), shaken(some.frames), some.true).mean() / len(FACTS)
+            error = reader.missed(worsened(some.latents), shaken(some.frames, SHAKE), some.true).mean() / len(FACTS)
         error.backward()
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 100) * max(0.01, 1 - spent / minutes)
@@ -226,10 +228,3 @@ def worsened(latents: Float[Tensor, "n 4 h w"]) -> Float[Tensor, "n 4 h w"]:
     blurred = F.avg_pool2d(F.pad(latents, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     noise = (some() - 0.5).clamp_min(0) * 2 * NOISE
     return latents.lerp(blurred, some() * (some() < 0.3)) + noise * torch.randn_like(latents)
-
-
-def shaken(frames: Square) -> Square:
-    """Frames moved, scaled and turned a little."""
-    shake = torch.randn_like(frames) * frames.new_tensor([0.04, 0.04, 0.05, 0.04])
-    moved = frames[:, :2] + shake[:, :2] * frames[:, 2:3]
-    return torch.cat([moved, frames[:, 2:3] * shake[:, 2:3].exp(), frames[:, 3:] + shake[:, 3:]], 1)

@@ -58,6 +58,25 @@ def test_cells_are_made_once_and_again_when_what_decides_them_changes(
     assert markdown(table).count("\n") == 4
 
 
+def test_a_cell_that_was_cut_short_does_not_vouch_for_other_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load()
+    plan = replace(PLAN, arms={"class word": Arm()}, prompts={"scene": ("a photo of {} on the beach",)})
+    [cell] = run(plan, base, tmp_path)
+    other = replace(plan, prompts={"scene": ("a sketch of {} at night",)})
+
+    def cut_short(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "_scored", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            run(other, base, tmp_path)
+    monkeypatch.setattr(experiment, "_judges", lambda: "others")  # they look at whatever pictures are taken for its own
+    assert run(plan, base, tmp_path)[0]["scores"] == cell["scores"]
+
+
 def test_where_a_word_looks_is_asked_of_true_pictures() -> None:
     scene = Sitter("tune", 3).portrait().change(action="holding a cup of latte", camera="half body")
     face, cup = face_mask(scene, 128), object_mask(scene, 128)
@@ -83,8 +102,10 @@ def test_a_plan_is_read_and_refused(tmp_path: Path) -> None:
         with pytest.raises(FileProblem, match="no plan"):
             Plan.read(file)
     for bar, said in (
-        ({"arm": "nobody", "column": "gain"}, "an arm 'nobody'"),
-        ({"arm": "a", "column": "gains"}, "did you mean gain"),
+        ({"arm": "nobody", "column": "gain", "at_most": 1.0}, "an arm 'nobody'"),
+        ({"arm": "a", "column": "gains", "at_most": 1.0}, "did you mean gain"),
+        ({"arm": "a", "column": "gain"}, "at_least or at_most"),
+        ({"arm": "a", "column": "gain", "at_most": 1.0, "less": "a", "times": "a"}, "but not both"),
     ):
         file.write_text(json.dumps({"arms": {"a": {}}, "prompts": {}, "people": [], "split": "tune", "bars": [bar]}))
         with pytest.raises(SemblantError, match=said):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from semblant.backbones.being_judge import NONE, Beings, square_of
+from semblant.backbones.faces import shaken
 from semblant.embedded import being_bank
 from semblant.embedded import judges as recipe
 from semblant.embedded.being_bank import (
@@ -75,8 +76,9 @@ def test_places_and_squares_follow_their_boxes() -> None:
     assert mirrored.tolist() == [[0.5, 0.5, 0.75, 1.0], [0.0, 0.0, 1.0, 1.0]]
     around = being_bank.squares_around(boxes)
     assert around[0].tolist() == pytest.approx([0.375, 0.75, 0.25 * being_bank.WIDER, 0.0])
-    moved = being_bank.shaken(around.expand(2, -1), torch.Generator().manual_seed(0))
+    moved = shaken(around, being_bank.SHAKE, torch.Generator().manual_seed(0))
     assert not torch.equal(moved, around) and (moved - around).abs().max() < 0.3 and not moved[:, 3].any()
+    assert torch.equal(shaken(around, (0.0, 0.0, 0.0, 0.0)), around)
 
 
 def test_it_learns_where_to_look(bank: BeingBank, monkeypatch: pytest.MonkeyPatch) -> None:
