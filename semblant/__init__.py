@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "Base": "semblant.backbones.base",
     "Concept": "semblant.training.concepts",
+    "Framing": "semblant.backbones.context",
     "Subject": "semblant.data.subject",
     "fit": "semblant.verbs",
     "load": "semblant.verbs",

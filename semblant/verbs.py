@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from semblant.backbones.base import Base
+from semblant.backbones.context import Framing
 from semblant.backbones.loading import load as load
 from semblant.backbones.patch import Patch
 from semblant.backbones.pipeline import lend
@@ -281,13 +282,15 @@ def sample(
     guidance: float | None = None,
     solver: str = "ddim",
     size: tuple[int, int] | None = None,
+    framing: Framing | None = None,
     progress: Callable[[int, int, Tensor], None] | None = None,
 ) -> list[Image.Image]:
     """Make `n` pictures of a prompt (or of each of several), with concepts and further patches attached.
 
     Picture k of a prompt starts from seed `seed + k`, whatever else is made with it. `size` is (height, width) in
-    pixels. When memory runs out, fewer are made at once. Raises SemblantError for a concept whose word no prompt holds,
-    and for sizes or steps that cannot be.
+    pixels. Bases of XL are told by `framing` how such a picture came to its size; without it, that it is whole and
+    always had it. When memory runs out, fewer are made at once. Raises SemblantError for a concept whose word no prompt
+    holds, for sizes or steps that cannot be, and for a framing that the base is not told.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if n < 1:
@@ -305,16 +308,19 @@ def sample(
         raise SemblantError(
             f"height and width must be multiples of {grain} pixels for {base.name}; got {height}x{width}"
         )
+    if framing is not None and not base.told_sizes:
+        raise SemblantError(f"only bases of Stable Diffusion XL are told of sizes and crops; {base.name} is not")
     extra = list(patches)
     view = base.patched(*patches_of(base, concepts), *extra)
     wanted = [(text, seed + k) for text in prompts for k in range(n)]
     at_once = min(AT_ONCE, len(wanted))
 
     def made(some: Sequence[tuple[str, int]]) -> list[Image.Image]:
+        context = view.text([text for text, _ in some])
         latents = sample_latents(
             view,
             noise(base, [s for _, s in some], (height, width)),
-            Branches.of(view.text([text for text, _ in some]), view.text(negative)),
+            Branches.of(context if framing is None else context.framed(framing), view.text(negative)),
             steps=preset["steps"] if steps is None else steps,
             guidance=preset["guidance"] if guidance is None else guidance,
             solve=solver,

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from semblant.backbones.base import Base
+    from semblant.backbones.context import Framing
     from semblant.training.concepts import Concept
 
 LONGEST_NAME = 60
@@ -83,6 +84,18 @@ def sample(
     solver: Annotated[str, typer.Option("--solver", help="ddim, euler or dpm++.")] = "ddim",
     negative: Annotated[str, typer.Option("--negative", help="What the pictures should not show.")] = "",
     size: Annotated[str | None, typer.Option("--size", metavar="PIXELS", help="128, or WIDTHxHEIGHT.")] = None,
+    original: Annotated[
+        str | None,
+        typer.Option(
+            "--original-size",
+            metavar="PIXELS",
+            help="XL only: the size that the picture is said to have had. Small means blurred. Default: --size.",
+        ),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option("--crop", metavar="LEFT,TOP", help="XL only: pixels said to be cut off. Default: none."),
+    ] = None,
     precision: Annotated[
         str, typer.Option("--precision", help="float32, bfloat16, or auto: the faster, which is measured.")
     ] = "float32",
@@ -112,12 +125,15 @@ def sample(
     loaded = loaded.computing(compute)
     # The defaults of the base are spelled out, so that the pictures say them.
     preset = verbs.SAMPLING.get(loaded.architecture, {"steps": 50, "guidance": 7.5})
+    shown = wanted or (loaded.size, loaded.size)
+    framing = framing_of(original, crop, shown)
     settings: dict[str, Any] = {
         "negative": negative,
         "steps": preset["steps"] if steps is None else steps,
         "guidance": preset["guidance"] if guidance is None else guidance,
         "solver": solver,
-        "size": wanted or (loaded.size, loaded.size),
+        "size": shown,
+        "framing": framing,
     }
     made: list[dict[str, Any]] = []
     with stoppable(terminal.say, "stopping after this step") as asked_to_stop, terminal.work("sampling") as advance:
@@ -138,6 +154,7 @@ def sample(
                     "seed": seed + start + k,
                     **settings,
                     "size": image.size,
+                    "framing": None if framing is None else asdict(framing),
                     "precision": precision_name(compute),
                     "base": loaded.describe(),
                     "concepts": [part.record() for part in parts],
@@ -204,15 +221,27 @@ def split_strength(text: str) -> tuple[Path, float]:
     return Path(head), strength
 
 
-def size_of(text: str | None) -> tuple[int, int] | None:
+def size_of(text: str | None, option: str = "--size") -> tuple[int, int] | None:
     """Height and width from `128` or `WIDTHxHEIGHT`. Raises SemblantError for anything else."""
     if text is None:
         return None
     found = re.fullmatch(r"\s*(\d{1,5})(?:\s*[xX×]\s*(\d{1,5}))?\s*", text)
     if found is None:
-        raise SemblantError(f"--size is pixels such as 128, or WIDTHxHEIGHT such as 192x128; got {text!r}")
+        raise SemblantError(f"{option} is pixels such as 128, or WIDTHxHEIGHT such as 192x128; got {text!r}")
     width = int(found[1])
     return int(found[2] or width), width
+
+
+def framing_of(original: str | None, crop: str | None, size: tuple[int, int]) -> Framing | None:
+    """What a base of XL is told: None when nothing is given. Raises SemblantError for what is no size or no place."""
+    from semblant.backbones.context import Framing
+
+    if original is None and crop is None:
+        return None
+    found = re.fullmatch(r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", crop or "0,0")
+    if found is None:
+        raise SemblantError(f"--crop is pixels cut off at the left and at the top, such as 0,64; got {crop!r}")
+    return Framing(size_of(original, "--original-size") or size, (int(found[2]), int(found[1])), size)
 
 
 def slug(prompt: str) -> str:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from semblant.cli.bases import named
 from semblant.cli.telling import summary
@@ -30,6 +31,29 @@ def test_a_picture_is_sampled_from_a_single_file(run: Run, layouts: Any, tmp_pat
     assert (picture["base"]["name"], picture["base"]["architecture"]) == ("tiny-v1", "sd-1")
     told = run("inspect", picture["file"], "--json")
     assert json.loads(told.stdout)["settings"]["prompt"] == "a photo of a dog"
+
+
+def test_a_base_of_xl_is_told_what_the_command_line_says_of_sizes(run: Run, layouts: Any, tmp_path: Path) -> None:
+    from semblant.backbones.loading import miniature_xl
+
+    base = layouts.write_folder(miniature_xl(), tmp_path / "xl")
+
+    def picture(*options: str) -> tuple[bytes, Any]:
+        made = run(*SAMPLE, "--base", base, *options)
+        assert made.exit_code == 0, made.stderr
+        [record] = json.loads(made.stdout)["pictures"]
+        with Image.open(record["file"]) as image:
+            return image.tobytes(), record["framing"]
+
+    plain, framing = picture()
+    assert framing is None
+    small, framing = picture("--original-size", "30x40", "--crop", "5,3")
+    assert framing == {"original": [40, 30], "crop": [3, 5], "target": [32, 32]} and small != plain
+    assert picture("--original-size", "32")[0] == picture("--crop", "0,0")[0] == plain
+    wrong = run(*SAMPLE, "--base", base, "--crop", "left")
+    assert wrong.exit_code == 2 and "--crop is pixels cut off" in wrong.stderr
+    other = run(*SAMPLE, "--base", layouts.write_folder(layouts.base_like("sd-1"), tmp_path / "sd"), "--crop", "0,8")
+    assert other.exit_code == 2 and "only bases of Stable Diffusion XL are told" in other.stderr
 
 
 def test_a_base_on_the_hub_is_not_looked_for_offline(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
