@@ -1,4 +1,4 @@
-"""Where words look on true pictures: the share of a word's attention that falls outside, or inside, what it names.
+"""Where words are looked at from on true pictures: from inside what they name or from elsewhere, and how much.
 
 A render of the right answer is noised and denoised once at several timesteps under the prompt. Who looks where is then
 known to the pixel, and does not depend on how well anything was generated.
@@ -7,6 +7,7 @@ known to the pixel, and does not depend on how well anything was generated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -41,20 +42,31 @@ def object_mask(scene: Scene, size: int) -> Float[Tensor, "size size"]:
     return ((both[0] - both[1]).abs().amax(0) > DIFFERS).float()
 
 
+@dataclass(frozen=True)
+class Mass:
+    """The attention that a word gets, about what it names."""
+
+    inside: float
+    """The share of it that comes from inside, 0..1: that of the area, for a word looked at from everywhere alike."""
+    outside: float
+    """How much a place outside looks at the word, 0..1: of all its attention."""
+
+
 @torch.no_grad()
 def masses(
     base: Base, prompt: str, scene: Scene, masks: Mapping[str, Float[Tensor, "size size"]], seed: int = 0
-) -> dict[str, float]:
-    """For every word of `masks`, the share of its attention inside its mask, 0..1: mean over sites and `TIMESTEPS`.
+) -> dict[str, Mass]:
+    """For every word of `masks` its attention about its mask: mean over heads, sites and `TIMESTEPS`.
 
     `base` is a view with its words attached; words that the prompt lacks are left out.
     """
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[Mass]] = {}
     for maps, positions in _passes(base, prompt, scene, TIMESTEPS, seed):
         for word, mask in masks.items():
             if places := positions.get(word):
-                found.setdefault(word, []).extend(_inside(maps, places, mask))
-    return {word: sum(shares) / len(shares) for word, shares in found.items()}
+                found.setdefault(word, []).extend(_about(maps, places, mask))
+    mean = lambda values: sum(values) / len(values)
+    return {word: Mass(mean([m.inside for m in some]), mean([m.outside for m in some])) for word, some in found.items()}
 
 
 @torch.no_grad()
@@ -92,11 +104,12 @@ def _passes(
         yield maps, context.rows[0].positions
 
 
-def _inside(maps: Sequence[Tensor], places: Sequence[int], mask: Tensor) -> list[float]:
-    shares = []
+def _about(maps: Sequence[Tensor], places: Sequence[int], mask: Tensor) -> list[Mass]:
+    found = []
     for site in maps:
         looks = site.float().mean(1)[:, :, list(places)].sum(-1)
         side = round(looks.shape[1] ** 0.5)
-        inside = F.adaptive_avg_pool2d(mask[None, None].to(looks), side)[0]
-        shares.append(float(mass_inside(looks.view(1, side, side), inside)))
-    return shares
+        grid, inside = looks.view(1, side, side), F.adaptive_avg_pool2d(mask[None, None].to(looks), side)[0]
+        elsewhere = (grid * (1 - inside)).sum() / (1 - inside).sum().clamp_min(1e-12)
+        found.append(Mass(float(mass_inside(grid, inside)), float(elsewhere)))
+    return found

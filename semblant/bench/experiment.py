@@ -27,7 +27,17 @@ from semblant.backbones.judges import load_judges, weights_folder
 from semblant.bench.attention_mass import face_mask, masses, object_mask
 from semblant.bench.results import write_json, write_text
 from semblant.bench.sitter import Sitter, draw
-from semblant.bench.tables import COLUMNS, Bar, bars_as_text, judged, kinds, kinds_as_text, markdown, summary
+from semblant.bench.tables import (
+    COLUMNS,
+    Bar,
+    bars_as_text,
+    judged,
+    markdown,
+    means,
+    means_as_text,
+    obeyed_by_kind,
+    summary,
+)
 from semblant.data.pictures import read_picture, write_picture
 from semblant.data.subject import Subject
 from semblant.errors import FileProblem, SemblantError, closest
@@ -214,16 +224,20 @@ def _copied(pictures: Sequence[Image.Image], prompts: Sequence[str], sitter: Sit
 
 
 def _attention(base: Base, concepts: Sequence[Concept], word: str, sitter: Sitter) -> dict[str, float]:
-    """Share of the word's attention outside the head, and of object words on their object, on true pictures."""
+    """How the word is looked at from outside the head, and object words from their object, on true pictures."""
     view = base.patched(*patches_of(base, concepts))
-    outside, on_object = [], []
+    own, things = [], []
     for thing, action in OBJECTS.items():
         scene = sitter.portrait().change(action=action, camera="half body")
         masks = {word: face_mask(scene, base.size), thing: object_mask(scene, base.size)}
-        shares = masses(view, f"a photo of {word} {action}", scene, masks)
-        outside.append(1 - shares[word])
-        on_object.append(shares[thing])
-    return {"word outside the head": sum(outside) / len(outside), "object word on it": sum(on_object) / len(on_object)}
+        found = masses(view, f"a photo of {word} {action}", scene, masks)
+        own.append(found[word])
+        things.append(found[thing])
+    return {
+        "a place outside the head": sum(mass.outside for mass in own) / len(own),
+        "share outside the head": sum(1 - mass.inside for mass in own) / len(own),
+        "share of an object word on it": sum(mass.inside for mass in things) / len(things),
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -240,9 +254,15 @@ def main(arguments: list[str] | None = None) -> None:
         cells = run(plan, load(given.base), given.out, given.arm)
     except SemblantError as problem:
         parser.error(str(problem))
-    table, obeyed, bars = summary(cells), kinds(cells), judged(plan.bars, cells)
-    write_json(given.out / "summary.json", {"arms": table, "facts by kind": obeyed, "bars": bars})
-    text = "\n".join((markdown(table), kinds_as_text(obeyed), bars_as_text(bars)))
+    table, obeyed, copied, bars = (
+        summary(cells),
+        obeyed_by_kind(cells),
+        means(cells, "copied"),
+        judged(plan.bars, cells),
+    )
+    write_json(given.out / "summary.json", {"arms": table, "facts by kind": obeyed, "copied": copied, "bars": bars})
+    tables = (markdown(table), means_as_text(obeyed, "facts obeyed"), means_as_text(copied, "copied where not named"))
+    text = "\n".join((*tables, bars_as_text(bars)))
     write_text(given.out / "summary.md", text)
     log.info("%s", text)
     if any(bar["holds"] is False for bar in bars):

@@ -20,11 +20,16 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "gain": ("scores", "identity_gain"),
     "facts": ("scores", "facts"),
     "copies": ("scores", "copy_rate"),
-    "outside": ("attention", "word outside the head"),
-    "on object": ("attention", "object word on it"),
+    "outside": ("attention", "a place outside the head"),
+    "share outside": ("attention", "share outside the head"),
+    "on object": ("attention", "share of an object word on it"),
+    "parameters": ("parameters",),
     "s": ("seconds",),
+    "MB": ("peak_memory",),
 }
 """Columns of the table, and where a cell holds them."""
+WHOLE = {"parameters": 1.0, "s": 1.0, "MB": 1e-6}
+"""Columns told in whole numbers and without intervals, and by what they are multiplied."""
 
 
 @dataclass(frozen=True)
@@ -94,21 +99,27 @@ def _at(cell: Any, path: Sequence[str]) -> float | None:
     return cell
 
 
-def kinds(cells: Sequence[Mapping[str, Any]], score: str = "facts") -> dict[str, dict[str, float]]:
-    """Per arm and kind of prompt the mean of one score over people; only what was measured."""
+def obeyed_by_kind(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Per arm and kind of prompt the facts obeyed, mean over people; only what was measured."""
+    kinds = [{"arm": c["arm"], "facts": {k: v["facts"] for k, v in c["kinds"].items()}} for c in cells]
+    return means(kinds, "facts")
+
+
+def means(cells: Sequence[Mapping[str, Any]], name: str) -> dict[str, dict[str, float]]:
+    """Per arm the numbers that cells hold under a name, each the mean over people; only what was measured."""
     found: dict[str, dict[str, list[float]]] = {}
     for cell in cells:
         own = found.setdefault(cell["arm"], {})
-        for kind in cell["kinds"]:
-            if (value := _at(cell, ("kinds", kind, score))) is not None:
-                own.setdefault(kind, []).append(value)
-    return {arm: {kind: sum(v) / len(v) for kind, v in own.items()} for arm, own in found.items()}
+        for key, value in cell[name].items():
+            if value is not None:
+                own.setdefault(key, []).append(value)
+    return {arm: {key: sum(v) / len(v) for key, v in own.items()} for arm, own in found.items()}
 
 
-def kinds_as_text(table: Mapping[str, Mapping[str, float]]) -> str:
-    """Facts obeyed by kind of prompt, as a table for a page of documentation."""
-    names = list(dict.fromkeys(kind for row in table.values() for kind in row))
-    lines = [f"| facts obeyed | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+def means_as_text(table: Mapping[str, Mapping[str, float]], title: str) -> str:
+    """Means by name, as a table for a page of documentation."""
+    names = list(dict.fromkeys(name for row in table.values() for name in row))
+    lines = [f"| {title} | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for arm, row in table.items():
         lines.append(f"| {arm} | {' | '.join(f'{row[name]:.3f}' if name in row else '' for name in names)} |")
     return "\n".join(lines) + "\n"
@@ -137,8 +148,10 @@ def markdown(table: Mapping[str, Mapping[str, Any]]) -> str:
         cells = []
         for column in COLUMNS:
             found = row.get(column)
-            text = "" if found is None else f"{found['mean']:.0f}" if column == "s" else f"{found['mean']:.3f}"
-            if found and "interval" in found and column != "s":
+            text = "" if found is None else f"{found['mean']:.3f}"
+            if found and column in WHOLE:
+                text = f"{found['mean'] * WHOLE[column]:.0f}"
+            elif found and "interval" in found:
                 text += " ({:.3f} to {:.3f})".format(*found["interval"])
             cells.append(text)
         lines.append(f"| {arm} | {row['people']} | {' | '.join(cells)} |")

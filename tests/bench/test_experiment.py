@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from semblant.bench import experiment
-from semblant.bench.attention_mass import face_mask, masses, object_mask
+from semblant.bench.attention_mass import _about, face_mask, masses, object_mask
 from semblant.bench.experiment import Arm, Plan, run
 from semblant.bench.sitter import Sitter
-from semblant.bench.tables import Bar, bars_as_text, interval, judged, kinds, kinds_as_text, markdown, summary
+from semblant.bench.tables import Bar, bars_as_text, interval, judged, markdown, means_as_text, obeyed_by_kind, summary
 from semblant.errors import FileProblem, SemblantError
 from semblant.verbs import load
 
@@ -83,7 +83,18 @@ def test_where_a_word_looks_is_asked_of_true_pictures() -> None:
     assert 0.02 < face.mean() < 0.4 and 0.02 < cup.mean() < 0.4
     everywhere = torch.ones(128, 128)
     found = masses(load(), "a photo of person with a cup", scene, {"person": everywhere, "cup": cup, "dog": cup})
-    assert found["person"] == pytest.approx(1, abs=1e-4) and 0 < found["cup"] < 1 and "dog" not in found
+    assert found["person"].inside == pytest.approx(1, abs=1e-4) and found["person"].outside == 0
+    assert 0 < found["cup"].inside < 1 and 0 < found["cup"].outside < 1 and "dog" not in found
+
+
+def test_what_a_word_gets_is_told_by_where_it_comes_from() -> None:
+    mask = torch.zeros(4, 4)
+    mask[:2, :2] = 1
+    looks = (0.1 + 0.6 * mask).flatten()
+    [mass] = _about([torch.stack([looks, 1 - looks], -1)[None, None]], [0], mask)
+    assert mass.outside == pytest.approx(0.1) and mass.inside == pytest.approx(4 * 0.7 / (4 * 0.7 + 12 * 0.1))
+    [wide] = _about([torch.stack([2 * looks, 1 - 2 * looks], -1)[None, None]], [0], mask)
+    assert wide.inside == pytest.approx(mass.inside) and wide.outside == pytest.approx(0.2)
 
 
 def test_intervals_hold_the_mean_and_shrink_with_people() -> None:
@@ -124,6 +135,7 @@ def cell(arm: str, person: int, gain: float | None, facts: float) -> dict[str, o
         "person": person,
         "scores": scores,
         "kinds": {"scene": {"facts": facts}, "style": {"facts": 1.0}},
+        "copied": {"background": facts / 2},
     }
 
 
@@ -150,9 +162,9 @@ def test_bars_are_judged_over_the_people_who_have_what_they_need() -> None:
 
 
 def test_facts_are_told_by_kind_of_prompt() -> None:
-    table = kinds([*CELLS, {"arm": "other", "person": 1, "kinds": {"scene": {"facts": None}}}])
+    table = obeyed_by_kind([*CELLS, {"arm": "other", "person": 1, "kinds": {"scene": {"facts": None}}}])
     assert table["ours"] == pytest.approx({"scene": 0.7, "style": 1.0})
-    text = kinds_as_text(table)
+    text = means_as_text(table, "facts obeyed")
     assert "| ours | 0.700 | 1.000 |" in text and "| other |  |  |" in text
 
 
