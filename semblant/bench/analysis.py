@@ -1,18 +1,20 @@
-"""Pictures that show what a learned word does: where words look, and what its rows carry.
+"""Pictures that show what a learned word does: where words look, what its rows carry, how they came about.
 
 Figures of the analyses in SeFi-IDE (arXiv 2402.00631): attention maps per word, progressive adding of the word, keys of
-one person with values of another.
+one person with values of another; and of what a fit does from step to step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 
 from semblant.backbones.base import Base
+from semblant.bench.chart import Line, chart
 from semblant.bench.gaze import Gaze, overlay
+from semblant.bench.runs import Step
 from semblant.bench.sheet import sheet
 from semblant.errors import SemblantError
 from semblant.training.concepts import Concept
@@ -87,6 +89,36 @@ def exchange(
         text = prompt.replace("{}", concept.word)
         rows.append((label, sample(base, text, concepts=[concept], n=seeds, seed=first, **sampling)))
     return sheet(rows, [f"seed {first + k}" for k in range(seeds)])
+
+
+def course(steps: Sequence[tuple[Step, Concept]], base: Base) -> str:
+    """How long the rows of a word are, and how far from the class word's, over the steps that a run kept: means over
+    stages, in lengths of the class word's row, as a drawing. Raises SemblantError for a word without rows."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for step, concept in steps:
+        if "rows" not in concept.tensors:
+            raise SemblantError(f"{concept.word} has no rows: {concept.method} changes weights of the base instead")
+        class_row = base.token_row(concept.class_word).cpu()
+        rows = concept.tensors["rows"].float().cpu()
+        for part, name in enumerate(("keys", "values") if rows.shape[2] == 2 else ("rows",)):
+            own = rows[:, :, part]
+            for what, value in (("length", own), ("distance", own - class_row)):
+                number = float((value.norm(dim=-1) / class_row.norm()).mean())
+                lines.setdefault(f"{what} of {name}", []).append((step.step, number))
+    return chart([Line(name, points) for name, points in lines.items()], "step", "in lengths of the class word's row")
+
+
+def frontier(runs: Mapping[str, Sequence[Step]]) -> str:
+    """Identity against prompt over the steps that runs kept, a line for each run, as a drawing. Raises SemblantError
+    when no step has both."""
+    lines = []
+    for name, steps in runs.items():
+        known = [(s, s.verdict.scores.get("prompt")) for s in steps if s.verdict is not None and s.identity is not None]
+        points = [(prompt, step.identity or 0.0, str(step.step)) for step, prompt in known if prompt is not None]
+        lines.append(Line(name, [(x, y) for x, y, _ in points], [label for _, _, label in points]))
+    if not any(line.points for line in lines):
+        raise SemblantError("no step has both an identity and a prompt that judges could measure")
+    return chart(lines, "prompt: cosine between picture and prompt", "identity gain; numbers are steps")
 
 
 def _held(prompt: str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from semblant.bench.chart import Line, chart, legend
 from semblant.bench.paper import STYLE
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ COLUMNS = (
 )
 OBEYS = 0.3
 """A base whose facts, corrected for chance, lie under this obeys too little for methods to be told apart on it."""
-LINES = ("#c8553d", "#d9a441", "#2a7f9e")
-"""Colours of the loss curves, readable on light and on dark paper."""
 
 
 def page(
@@ -183,41 +181,11 @@ def _attention(results: Mapping[str, Any], made: Sequence[Made]) -> str:
 
 def _curves(fitted: Sequence[Made]) -> str:
     """Loss curves as a drawing in the page."""
-    width, height, left, bottom, top = 760, 280, 52, 30, 14
-    curves = [[(s, v) for s, v in result.curve if math.isfinite(v)] for result in fitted]
-    points = [point for curve in curves for point in curve]
-    if not points:
+    drawn = chart([Line(result.arm.title, result.curve) for result in fitted], "step", "loss", alone=False)
+    if not drawn:
         return "<p>No loss was finite.</p>"
-    last = max(s for s, _ in points)
-    low, high = min(v for _, v in points), max(v for _, v in points)
-    low, high = (low, high) if high > low else (low - 0.5 * abs(low) - 1e-6, high + 0.5 * abs(high) + 1e-6)
-    x = lambda step: left + (width - left - 12) * (step - 1) / max(last - 1, 1)
-    y = lambda value: top + (height - top - bottom) * (high - value) / (high - low)
-    drawn = []
-    for k in range(5):
-        value = low + (high - low) * k / 4
-        drawn.append(f'<line class="grid" x1="{left}" x2="{width - 12}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
-        drawn.append(f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3f}</text>')
-    drawn.append(f'<text x="{left}" y="{height - 8}">step 1</text>')
-    drawn.append(f'<text x="{width - 12}" y="{height - 8}" text-anchor="end">step {last}</text>')
-    for result, curve, colour in zip(fitted, curves, LINES, strict=False):
-        # A few hundred points are all that this width can show.
-        every = max(1, len(curve) // 380)
-        kept = curve[::every] + curve[-1:]
-        path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in kept)
-        drawn.append(
-            f'<polyline fill="none" stroke="{colour}" stroke-width="1.8" stroke-linejoin="round" points="{path}">'
-            f"<title>{escape(result.arm.title)}</title></polyline>"
-        )
-    legend = " &nbsp; ".join(
-        f'<span style="color:{colour}">&#9644;</span> {escape(result.arm.title)}'
-        for result, colour in zip(fitted, LINES, strict=False)
-    )
-    return (
-        f'<figure><svg viewBox="0 0 {width} {height}" width="{width}" role="img" '
-        f'aria-label="Loss over steps, one line for each method">{"".join(drawn)}</svg>'
-        f"<figcaption>{legend}</figcaption></figure>"
-    )
+    names = [result.arm.title for result in fitted]
+    return f"<figure>{drawn}<figcaption>{legend(names)}</figcaption></figure>"
 
 
 def _count(number: int) -> str:

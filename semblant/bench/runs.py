@@ -176,14 +176,15 @@ def measure_steps(
     pictures: Sequence[Image.Image],
     *,
     seed: int = 0,
+    looked_at: int = LOOKED_AT,
     progress: Callable[[int, int, str], None] = lambda done, total, details: None,
 ) -> list[Step]:
-    """Judge each kept concept by two prompts, one picture each. Raises SemblantError as `judge` does."""
+    """Judge each kept concept by `looked_at` prompts, one picture each. Raises SemblantError as `judge` does."""
     measured = []
     for number, (step, concept) in enumerate(steps):
         progress(number, len(steps), f"step {step.step}")
         concepts.require_base(concept, base, str(step.file))
-        found = judge(base, concept, pictures, prompts=prompts_for(concept.class_word)[:LOOKED_AT], seed=seed)
+        found = judge(base, concept, pictures, prompts=prompts_for(concept.class_word)[:looked_at], seed=seed)
         measured.append(replace(step, verdict=found))
     progress(len(steps), len(steps), "")
     return measured

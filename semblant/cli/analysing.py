@@ -20,6 +20,7 @@ Concepts = Annotated[list[Path], typer.Argument(metavar="CONCEPTS...", help="Con
 One = Annotated[Path, typer.Argument(metavar="CONCEPT", help="A concept file.")]
 Prompt = Annotated[str, typer.Option("--prompt", help="A prompt with {} where the subject's word goes.")]
 Out = Annotated[Path, typer.Option("--out", help="The picture to write, a PNG.")]
+Drawing = Annotated[Path, typer.Option("--out", help="The drawing to write, an SVG.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the first picture.")]
 Steps = Annotated[int | None, typer.Option("--steps", help="Sampling steps. Default: those of the base.", min=1)]
 Number = Annotated[int, typer.Option("-n", help="Seeds to show.", min=1)]
@@ -98,12 +99,65 @@ def exchange(
     _write(made, out, {"analysis": "exchange", "prompt": prompt, "seed": seed}, quiet, json)
 
 
-def _write(made: Image.Image, out: Path, settings: dict[str, Any], quiet: bool, json: bool) -> None:
+@analysed.command()
+def course(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder NAME.run of a fit with --keep-every.")],
+    base: BaseName = "embedded",
+    offline: Offline = False,
+    config: Config = None,
+    out: Drawing = Path("course.svg"),
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """How long a word's rows grow, and how far from the class word's, over the steps that a fit kept."""
+    from semblant.bench import analysis, runs
+
+    steps = runs.read_steps(runs.RunFolder(run))
+    made = analysis.course(steps, read(base, offline, config))
+    _write(made, out, {"analysis": "course", "steps": [step.step for step, _ in steps]}, quiet, json)
+
+
+@analysed.command()
+def frontier(
+    given: Annotated[list[Path], typer.Argument(metavar="DIRS...", help="Folders NAME.run of fits with --keep-every.")],
+    subject: Annotated[
+        list[Path] | None,
+        typer.Option("--subject", help="Pictures to measure likeness by. Default: those each run learned from."),
+    ] = None,
+    offline: Offline = False,
+    out: Drawing = Path("frontier.svg"),
+    n: Annotated[int, typer.Option("-n", help="Prompts to judge a step by.", min=1, max=4)] = 4,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Identity against prompt over the steps that fits on the embedded base kept, a line for each fit."""
+    from semblant.bench import analysis, runs
+    from semblant.cli.checkpoints import pictures_of
+
+    terminal, loaded = Terminal(quiet, json), read("embedded", offline, None)
+    measured = {}
+    for folder in map(runs.RunFolder, given):
+        steps = runs.read_steps(folder)
+        concept = steps[-1][1]
+        pictures = pictures_of(folder, concept, loaded, subject)
+        with terminal.work(f"judging {folder.path.name}") as advance:
+            found = runs.measure_steps(steps, loaded, pictures, seed=seed, looked_at=n, progress=advance)
+        measured[f"{folder.path.stem}, {concept.method}"] = found
+    record = {name: [step.record() for step in steps] for name, steps in measured.items()}
+    _write(analysis.frontier(measured), out, {"analysis": "frontier", "runs": record}, quiet, json)
+
+
+def _write(made: Image.Image | str, out: Path, settings: dict[str, Any], quiet: bool, json: bool) -> None:
+    from semblant.bench.results import write_text
     from semblant.data.pictures import save_png
 
     if out.exists():
         raise FileProblem(f"{out} exists; give --out another name")
-    save_png(made, out, settings)
+    if isinstance(made, str):
+        write_text(out, made)
+    else:
+        save_png(made, out, settings)
     Terminal(quiet, json).answer({"picture": out.as_posix(), **settings}, f"see {out}")
 
 

@@ -60,7 +60,7 @@ def checkpoints(
     if not why:
         try:
             loaded = read(base, offline, config)
-            pictures = _pictures(place, concept, loaded, subject)
+            pictures = pictures_of(place, concept, loaded, subject)
             with terminal.work("judging") as advance:
                 steps = runs.measure_steps(found, loaded, pictures, seed=seed, progress=advance)
         except SemblantError as problem:
@@ -81,7 +81,8 @@ def checkpoints(
     terminal.answer(record, Group(table(steps, chosen[0].step if chosen else None), Text("\n" + sentence)))
 
 
-def _pictures(place: RunFolder, concept: Concept, base: Base, subject: list[Path] | None) -> list[Image.Image]:
+def pictures_of(place: RunFolder, concept: Concept, base: Base, subject: list[Path] | None) -> list[Image.Image]:
+    """What likeness is measured by: the pictures given, or those that the run learned from."""
     from semblant.bench.faces import finder
     from semblant.data.pictures import read_folder
 

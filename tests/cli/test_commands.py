@@ -356,6 +356,17 @@ def test_analyses_draw_a_picture_of_what_a_word_does(run: Run, base: Path, portr
     assert run("analyse", "attention", concept, "--word", "cup", *about).exit_code == 3
 
 
+def test_analyses_draw_the_course_of_a_fit(run: Run, base: Path, portrait: Path) -> None:
+    assert fit(run, base, portrait, "--steps", 2, "--keep-every", 1, "-q").exit_code == 0
+    result = run("analyse", "course", "maya.run", "--base", base, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == {"picture": "course.svg", "analysis": "course", "steps": [1, 2]}
+    assert Path("course.svg").read_text().count("<polyline") == 4
+    assert run("analyse", "course", "maya.run", "--base", base).exit_code == 3
+    refused = run("analyse", "frontier", "maya.run", "--subject", portrait)
+    assert refused.exit_code == 2 and "embedded" in refused.stderr and not Path("frontier.svg").exists()
+
+
 def test_a_sheet_of_the_world_is_one_picture(run: Run) -> None:
     result = run("world", "sheet", "--n", 7, "--columns", 4, "--size", 32, "--out", "world.jpg", "--json")
     assert result.exit_code == 0, result.stderr

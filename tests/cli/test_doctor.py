@@ -221,6 +221,10 @@ def test_checkpoints_measure_on_the_embedded_base_and_name_a_step(
     assert {path.name: path.read_bytes() for path in Path("maya.run").iterdir()} == before
     shown = run("checkpoints", "maya.run")
     assert f"keep step {answer['keep']}: " in shown.stdout and "<- keep" in shown.stdout
+    drawn = run("analyse", "frontier", "maya.run", "-n", 1, "--json")
+    assert drawn.exit_code == 0, drawn.output
+    [steps] = json.loads(drawn.stdout)["runs"].values()
+    assert [step["step"] for step in steps] == [1, 2] and Path("frontier.svg").read_text().startswith("<svg")
     Path("maya.run/run.json").unlink()
     lost = run("checkpoints", "maya.run")
     assert lost.exit_code == 0 and "--subject" in lost.stdout
