@@ -1,10 +1,10 @@
 """An experiment: methods side by side on people nobody fitted before, one file per cell, resumable.
 
 `python -m semblant.bench.experiment benchmarks/flagship/plan.json --out build/flagship` fits every arm to every person,
-samples all prompts, measures them, and writes one JSON per cell, its pictures beside it. A cell that is there is not
-made again, unless the plan, the base or the method's settings have changed; other judges only look again. The tables at
-the end are made from whatever cells there are; bars that the plan states beforehand are judged with them, and a bar
-that is missed ends the command with code 4.
+samples all prompts, measures them, and writes one JSON per cell, its pictures and concepts beside it. A cell that is
+there is not made again, unless the plan, the base or the method's settings have changed; other judges only look again.
+The tables at the end are made from whatever cells there are; bars that the plan states beforehand are judged with them,
+and a bar that is missed ends the command with code 4.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from semblant.backbones.base import Base
 from semblant.backbones.judges import load_judges, weights_folder
 from semblant.bench.attention_mass import face_mask, masses, object_mask
 from semblant.bench.results import write_json, write_text
+from semblant.bench.runs import RunFolder
 from semblant.bench.sitter import Sitter, draw
 from semblant.bench.tables import (
     COLUMNS,
@@ -50,6 +51,8 @@ from semblant.world.scene import SPLITS, Split
 log = logging.getLogger(__name__)
 
 WORD, CLASS_WORD = "<them>", "person"
+KEEP_EVERY = 100
+"""Steps between two that are kept beside the pictures, so that `semblant analyse` can look at any cell."""
 COPIED = ("background", "light", "turn", "tilt")
 """Facts of the training picture that a method must not carry into pictures whose prompt names another, or none."""
 OBJECTS = {"cup": "holding a cup of latte", "guitar": "playing guitar", "book": "reading a book"}
@@ -132,8 +135,8 @@ def _made(plan: Plan, name: str, base: Base, person: int, place: Path) -> dict[s
     key, looks = _key(plan, plan.arms[name], base), f"{_judges()}, {plan.references} references"
     cell, pictures = _stored(record), _pictures(place, len(plan.texts()) * plan.seeds)
     if cell.get("key") != key or not pictures:
-        made, pictures = _fitted(plan, plan.arms[name], base, person)
         record.unlink(missing_ok=True)  # or it would vouch for pictures it has not seen, if this is cut short
+        made, pictures = _fitted(plan, plan.arms[name], base, person, RunFolder(place))
         for number, picture in enumerate(pictures):
             write_picture(picture, place / f"{number:03d}.png")
         cell = {"key": key, "arm": name, "person": person, **made}
@@ -178,14 +181,16 @@ def _key(plan: Plan, arm: Arm, base: Base) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _fitted(plan: Plan, arm: Arm, base: Base, person: int) -> tuple[dict[str, Any], list[Image.Image]]:
-    """What is known without any judge, and the pictures, prompt by prompt."""
+def _fitted(plan: Plan, arm: Arm, base: Base, person: int, kept: RunFolder) -> tuple[dict[str, Any], list[Image.Image]]:
+    """What is known without any judge, and the pictures, prompt by prompt; `kept` gets the concept of some steps."""
+    kept.clear()
+    kept.path.mkdir(parents=True, exist_ok=True)
     sitter = Sitter(plan.split, person)
     concepts: list[Concept] = []
     if arm.method is not None:
         [portrait] = draw([sitter.portrait()], base.size)
         subject = Subject((portrait,), WORD, CLASS_WORD, (None,), (None,), (None,), (f"person {person}",))
-        concepts = [fit(arm.method, base, subject, seed=person, **arm.settings)]
+        concepts = [fit(arm.method, base, subject, seed=person, keep_every=KEEP_EVERY, keep=kept.keep, **arm.settings)]
     word = WORD if concepts else CLASS_WORD
     said = [text.replace("{}", word) for text in plan.texts()]
     pictures = sample(base, said, concepts=concepts, n=plan.seeds, steps=plan.steps, guidance=plan.guidance)

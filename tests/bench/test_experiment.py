@@ -12,9 +12,11 @@ import torch
 from semblant.bench import experiment
 from semblant.bench.attention_mass import _about, face_mask, masses, object_mask
 from semblant.bench.experiment import Arm, Plan, run
+from semblant.bench.runs import RunFolder
 from semblant.bench.sitter import Sitter
 from semblant.bench.tables import Bar, bars_as_text, interval, judged, markdown, means_as_text, obeyed_by_kind, summary
 from semblant.errors import FileProblem, SemblantError
+from semblant.training.concepts import load as load_concept
 from semblant.verbs import load
 
 PLAN = Plan(
@@ -47,12 +49,15 @@ def test_cells_are_made_once_and_again_when_what_decides_them_changes(
     looked = run(PLAN, base, tmp_path)
     assert len(fitted) == 1 and [cell["judges"] for cell in looked] == ["others, 2 references"] * 2
     assert [cell["scores"] for cell in looked] == [cell["scores"] for cell in cells]
-    next((tmp_path / "cells" / "0003-words, 0.1").iterdir()).write_bytes(b"")  # a damaged picture
+    place = tmp_path / "cells" / "0003-words, 0.1"
+    [(step, file)] = RunFolder(place).kept()
+    assert step == 2 and load_concept(file).method == "textual-inversion"
+    next(place.glob("*.png")).write_bytes(b"")  # a damaged picture
     run(PLAN, base, tmp_path)
     assert fitted == ["textual-inversion"] * 2
     changed = replace(PLAN, arms={"words, 0.1": Arm("textual-inversion", {"steps": 1})})
     run(changed, base, tmp_path)
-    assert len(fitted) == 3
+    assert len(fitted) == 3 and [step for step, _ in RunFolder(place).kept()] == [1]
     table = summary(cells)
     assert table["words, 0.1"]["people"] == 1 and "interval" not in table["words, 0.1"]["Prompt"]
     assert markdown(table).count("\n") == 4
