@@ -266,6 +266,8 @@ def main(arguments: list[str] | None = None) -> None:
         judged(plan.bars, cells),
     )
     write_json(given.out / "summary.json", {"arms": table, "facts by kind": obeyed, "copied": copied, "bars": bars})
+    told = [{name: value for name, value in cell.items() if name != "losses"} for cell in cells]
+    write_json(given.out / "cells.json", {"cells": told})
     tables = (markdown(table), means_as_text(obeyed, "facts obeyed"), means_as_text(copied, "copied where not named"))
     text = "\n".join((*tables, bars_as_text(bars)))
     write_text(given.out / "summary.md", text)
