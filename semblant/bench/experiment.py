@@ -3,8 +3,8 @@
 `python -m semblant.bench.experiment benchmarks/flagship/plan.json --out build/flagship` fits every arm to every person,
 samples all prompts, measures them, and writes one JSON per cell, its pictures and concepts beside it. A cell that is
 there is not made again, unless the plan, the base or the method's settings have changed; other judges only look again.
-The tables at the end are made from whatever cells there are; bars that the plan states beforehand are judged with them,
-and a bar that is missed ends the command with code 4.
+The tables and sheets at the end are made from whatever cells there are; bars that the plan states beforehand are judged
+with them, and a bar that is missed ends the command with code 4.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from semblant.backbones.judges import load_judges, weights_folder
 from semblant.bench.attention_mass import face_mask, masses, object_mask
 from semblant.bench.results import write_json, write_text
 from semblant.bench.runs import RunFolder
+from semblant.bench.sheet import sheet
 from semblant.bench.sitter import Sitter, draw
 from semblant.bench.tables import (
     COLUMNS,
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 WORD, CLASS_WORD = "<them>", "person"
 KEEP_EVERY = 100
 """Steps between two that are kept beside the pictures, so that `semblant analyse` can look at any cell."""
+SHOWN = 2
+"""People of whom a sheet of pictures is made."""
 COPIED = ("background", "light", "turn", "tilt")
 """Facts of the training picture that a method must not carry into pictures whose prompt names another, or none."""
 OBJECTS = {"cup": "holding a cup of latte", "guitar": "playing guitar", "book": "reading a book"}
@@ -245,6 +248,19 @@ def _attention(base: Base, concepts: Sequence[Concept], word: str, sitter: Sitte
     }
 
 
+def shown(plan: Plan, out: Path, person: int, size: int) -> Image.Image:
+    """What became of one person: a row for the right answers and for every arm that is there, a column for each prompt,
+    after the portrait that all learned from."""
+    sitter, texts = Sitter(plan.split, person), plan.texts()
+    [portrait] = draw([sitter.portrait()], size)
+    rows = [("right answer", [portrait, *draw([sitter.truth(text.replace("{}", CLASS_WORD)) for text in texts], size)])]
+    for name in plan.arms:
+        place = out / "cells" / f"{person:04d}-{name}"
+        if place.is_dir() and (pictures := _pictures(place, len(texts) * plan.seeds)):
+            rows.append((name, [portrait, *pictures[:: plan.seeds]]))
+    return sheet(rows, ["portrait", *(text.replace("{}", "_") for text in texts)])
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run an experiment from the command line."""
     parser = argparse.ArgumentParser(prog="semblant.bench.experiment", description=__doc__)
@@ -255,8 +271,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        plan = Plan.read(given.plan)
-        cells = run(plan, load(given.base), given.out, given.arm)
+        plan, base = Plan.read(given.plan), load(given.base)
+        cells, size = run(plan, base, given.out, given.arm), base.size
     except SemblantError as problem:
         parser.error(str(problem))
     table, obeyed, copied, bars = (
@@ -268,6 +284,8 @@ def main(arguments: list[str] | None = None) -> None:
     write_json(given.out / "summary.json", {"arms": table, "facts by kind": obeyed, "copied": copied, "bars": bars})
     told = [{name: value for name, value in cell.items() if name != "losses"} for cell in cells]
     write_json(given.out / "cells.json", {"cells": told})
+    for person in plan.people[:SHOWN]:
+        write_picture(shown(plan, given.out, person, size), given.out / f"person-{person:04d}.jpg", quality=88)
     tables = (markdown(table), means_as_text(obeyed, "facts obeyed"), means_as_text(copied, "copied where not named"))
     text = "\n".join((*tables, bars_as_text(bars)))
     write_text(given.out / "summary.md", text)

@@ -13,8 +13,9 @@ from semblant.bench import experiment
 from semblant.bench.attention_mass import _about, face_mask, masses, object_mask
 from semblant.bench.experiment import Arm, Plan, run
 from semblant.bench.runs import RunFolder
-from semblant.bench.sitter import Sitter
+from semblant.bench.sitter import Sitter, draw
 from semblant.bench.tables import Bar, bars_as_text, interval, judged, markdown, means_as_text, obeyed_by_kind, summary
+from semblant.data.pictures import read_picture
 from semblant.errors import FileProblem, SemblantError
 from semblant.training.concepts import load as load_concept
 from semblant.verbs import load
@@ -80,6 +81,19 @@ def test_a_cell_that_was_cut_short_does_not_vouch_for_other_pictures(
             run(other, base, tmp_path)
     monkeypatch.setattr(experiment, "_judges", lambda: "others")  # they look at whatever pictures are taken for its own
     assert run(plan, base, tmp_path)[0]["scores"] == cell["scores"]
+
+
+def test_a_sheet_shows_the_right_answers_and_every_arm_that_is_there(tmp_path: Path) -> None:
+    plan = replace(PLAN, arms={"class word": Arm(), "missing": Arm()})
+    run(plan, load(), tmp_path, ["class word"])
+    texts = plan.texts()
+    made = experiment.shown(plan, tmp_path, 3, 128)
+    assert made.height > 2 * 134 and made.height < 3 * 134 + 60
+    first = read_picture(tmp_path / "cells" / "0003-class word" / "000.png")
+    [truth] = draw([Sitter("tune", 3).truth(texts[0].replace("{}", "person"))])
+    left, top = 2 * 134 + 16 + 150 - 134, made.height - 16 - 128
+    assert made.crop((left, top, left + 128, top + 128)).tobytes() == first.tobytes()
+    assert made.crop((left, top - 134, left + 128, top - 6)).tobytes() == truth.tobytes()
 
 
 def test_where_a_word_looks_is_asked_of_true_pictures() -> None:
@@ -182,6 +196,7 @@ def test_a_missed_bar_ends_the_command_with_code_four(tmp_path: Path, monkeypatc
     with pytest.raises(SystemExit) as end:
         experiment.main(command)
     assert end.value.code == 4 and "MISSED" in (tmp_path / "summary.md").read_text()
+    assert (tmp_path / "person-0001.jpg").is_file() and len(json.loads((tmp_path / "cells.json").read_text())) == 1
     assert json.loads((tmp_path / "summary.json").read_text())["bars"][0]["holds"] is False
     with pytest.raises(SystemExit) as end:
         experiment.main([str(tmp_path / "none.json"), "--out", str(tmp_path)])
