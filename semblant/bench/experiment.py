@@ -25,6 +25,7 @@ from PIL import Image
 from semblant.backbones.base import Base
 from semblant.backbones.judges import load_judges, weights_folder
 from semblant.bench.attention_mass import face_mask, masses, object_mask
+from semblant.bench.faces import finder
 from semblant.bench.results import write_json, write_text
 from semblant.bench.runs import RunFolder
 from semblant.bench.sheet import sheet
@@ -47,7 +48,7 @@ from semblant.metrics.attributes import facts_shown
 from semblant.training.concepts import Concept
 from semblant.verbs import fit, load, measure, method, patches_of, sample
 from semblant.world.facts import facts as facts_of
-from semblant.world.scene import SPLITS, Split
+from semblant.world.scene import CAMERAS, SPLITS, Scene, Split
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,9 @@ class Plan:
     references: int = 8
     steps: int | None = None
     guidance: float | None = None
+    camera: str = "portrait"
+    """How near the one picture is that somebody is learned from. In a close-up the face fills it, as in the photographs
+    that papers learn from (CelebA-HQ)."""
     bars: tuple[Bar, ...] = ()
     """Stated before anything is measured."""
 
@@ -98,6 +102,8 @@ class Plan:
             plan = Plan(arms=arms, prompts=prompts, people=tuple(record.pop("people")), bars=bars, **record)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
             raise FileProblem(f"{path} is no plan of an experiment: {problem}") from problem
+        if plan.camera not in CAMERAS:
+            raise SemblantError(f"{path}: unknown camera {plan.camera!r}; possible: {', '.join(CAMERAS)}")
         if plan.split not in SPLITS:
             raise SemblantError(f"{path}: unknown split {plan.split!r}; possible: {', '.join(SPLITS)}")
         for bar in plan.bars:
@@ -111,6 +117,10 @@ class Plan:
                     f"{path}: no column {bar.column!r}; did you mean {closest(bar.column, list(COLUMNS))}?"
                 )
         return plan
+
+    def picture(self, sitter: Sitter) -> Scene:
+        """What a person is learned from."""
+        return sitter.portrait().change(camera=self.camera)
 
     def texts(self) -> list[str]:
         """All prompts, kind after kind."""
@@ -178,7 +188,7 @@ def _stored(path: Path) -> dict[str, Any]:
 
 
 def _key(plan: Plan, arm: Arm, base: Base) -> str:
-    decides = [plan.split, plan.prompts, plan.seeds, plan.steps, plan.guidance, arm.method]
+    decides = [plan.split, plan.camera, plan.prompts, plan.seeds, plan.steps, plan.guidance, arm.method]
     settings = asdict(method(arm.method, base, **arm.settings)) if arm.method is not None else {}
     text = json.dumps([*decides, settings, base.hashes()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -191,8 +201,9 @@ def _fitted(plan: Plan, arm: Arm, base: Base, person: int, kept: RunFolder) -> t
     sitter = Sitter(plan.split, person)
     concepts: list[Concept] = []
     if arm.method is not None:
-        [portrait] = draw([sitter.portrait()], base.size)
-        subject = Subject((portrait,), WORD, CLASS_WORD, (None,), (None,), (None,), (f"person {person}",))
+        [picture] = draw([plan.picture(sitter)], base.size)
+        faces = finder(base)(picture)[:1] or (None,)
+        subject = Subject((picture,), WORD, CLASS_WORD, faces=tuple(faces), sources=(f"person {person}",))
         concepts = [fit(arm.method, base, subject, seed=person, keep_every=KEEP_EVERY, keep=kept.keep, **arm.settings)]
     word = WORD if concepts else CLASS_WORD
     said = [text.replace("{}", word) for text in plan.texts()]
@@ -208,9 +219,9 @@ def _fitted(plan: Plan, arm: Arm, base: Base, person: int, kept: RunFolder) -> t
 def _scored(plan: Plan, size: int, person: int, pictures: Sequence[Image.Image]) -> dict[str, Any]:
     """What judges see, who read the class word where the method's own word stood."""
     sitter = Sitter(plan.split, person)
-    portrait, *references = draw([sitter.portrait(), *sitter.others(plan.references)], size)
+    picture, *references = draw([plan.picture(sitter), *sitter.others(plan.references)], size)
     prompts = [text.replace("{}", CLASS_WORD) for text in plan.texts() for _ in range(plan.seeds)]
-    scores = measure(pictures, subject=references, prompt=prompts, trained_on=[portrait]).to_dict()
+    scores = measure(pictures, subject=references, prompt=prompts, trained_on=[picture]).to_dict()
     kinds, start = {}, 0
     for kind, texts in plan.prompts.items():
         some = slice(start, start + len(texts) * plan.seeds)
@@ -250,15 +261,15 @@ def _attention(base: Base, concepts: Sequence[Concept], word: str, sitter: Sitte
 
 def shown(plan: Plan, out: Path, person: int, size: int) -> Image.Image:
     """What became of one person: a row for the right answers and for every arm that is there, a column for each prompt,
-    after the portrait that all learned from."""
+    after the picture that all learned from."""
     sitter, texts = Sitter(plan.split, person), plan.texts()
-    [portrait] = draw([sitter.portrait()], size)
-    rows = [("right answer", [portrait, *draw([sitter.truth(text.replace("{}", CLASS_WORD)) for text in texts], size)])]
+    [picture] = draw([plan.picture(sitter)], size)
+    rows = [("right answer", [picture, *draw([sitter.truth(text.replace("{}", CLASS_WORD)) for text in texts], size)])]
     for name in plan.arms:
         place = out / "cells" / f"{person:04d}-{name}"
         if place.is_dir() and (pictures := _pictures(place, len(texts) * plan.seeds)):
-            rows.append((name, [portrait, *pictures[:: plan.seeds]]))
-    return sheet(rows, ["portrait", *(text.replace("{}", "_") for text in texts)])
+            rows.append((name, [picture, *pictures[:: plan.seeds]]))
+    return sheet(rows, ["learned from", *(text.replace("{}", "_") for text in texts)])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -22,6 +22,7 @@ from semblant.ops.attention import attention_map, mass_inside
 from semblant.patches.words import LearnedWord
 from semblant.training.bank import Augment, Bank
 from semblant.training.concepts import Concept
+from semblant.training.evenness import evenness
 from semblant.training.learner import Batch, Example, Learner, Optimiser, denoising_error
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class WordLearner(Learner):
     `rows(generator)` answers a table [stages, sites, parts, length, dim], `rows()` the same without dropout.
     `templates` hold `{}` where the word goes; a picture whose caption says where the word goes is learned under that
     instead. `stage_of` is needed when there is more than one stage. `generator` fills the bank of `views` augmented
-    pictures. For `mask_loss` masks are found for pictures without one.
+    pictures. For `mask_loss` masks are found for pictures without one; with `even_loss` every part of the schedule
+    counts alike (`evenness`).
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class WordLearner(Learner):
         batch: int = 1,
         stage_of: Int[Tensor, " timesteps"] | None = None,
         mask_loss: bool = False,
+        even_loss: bool = False,
     ) -> None:
         super().__init__(dict(rows.named_parameters()), optimiser, steps)
         subject = subject.with_masks() if mask_loss else subject
@@ -99,6 +102,8 @@ class WordLearner(Learner):
         self.chosen: tuple[str, ...] = ()
         with torch.no_grad():
             self.table: Tensor = rows()
+        self.factors = evenness(self, generator) if even_loss else None
+        self.chosen = ()
 
     @property
     def looking(self) -> bool:
@@ -146,11 +151,12 @@ class WordLearner(Learner):
         return places.to(self.base.device)
 
     def loss(self, moment: Moment, prediction: Tensor, batch: Batch) -> Float[Tensor, " rows"]:
-        """The denoising error, inside the mask only when asked to."""
+        """The denoising error, inside the mask only and in units of what is wrong at its timestep anyway when asked."""
         if batch.mask is not None and (maps := moment.recorded("word map")):
             assert isinstance(maps, list)
             self.seen["attention inside mask"] = float(_mean_inside(maps, batch.mask))
-        return denoising_error(prediction, batch, batch.mask if self.mask_loss else None)
+        error = denoising_error(prediction, batch, batch.mask if self.mask_loss else None)
+        return error if self.factors is None else error * self.factors[batch.timestep]
 
     def after_step(self) -> None:
         """Look at the rows now and then, and say when they grow out of the distribution of words."""

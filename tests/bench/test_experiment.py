@@ -140,6 +140,9 @@ def test_a_plan_is_read_and_refused(tmp_path: Path) -> None:
         file.write_text(json.dumps({"arms": {"a": {}}, "prompts": {}, "people": [], "split": "tune", "bars": [bar]}))
         with pytest.raises(SemblantError, match=said):
             Plan.read(file)
+    file.write_text('{"arms": {}, "prompts": {}, "people": [], "split": "tune", "camera": "far"}')
+    with pytest.raises(SemblantError, match="unknown camera 'far'"):
+        Plan.read(file)
     file.write_text('{"arms": {}, "prompts": {}, "people": [], "split": "test"}')
     with pytest.raises(SemblantError, match="unknown split"):
         Plan.read(file)

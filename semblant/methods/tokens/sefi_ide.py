@@ -95,6 +95,9 @@ class SeFiIDE(FittingMethod):
     """Change colours a little (paper; amounts of Celeb Basis)."""
     mask_loss: bool = False
     """Whether the denoising error counts inside the subject's mask only."""
+    even_loss: bool = False
+    """Whether every part of the schedule counts alike; as published nearly all of the error is where the least noise
+    is."""
     views: int = 128
     """Augmented views of the pictures, made and encoded once before the updates draw from them."""
 
@@ -163,6 +166,7 @@ class SeFiLearner(WordLearner):
             batch=settings.batch,
             stage_of=stage_of_timestep(settings.stages, base.schedule.timesteps),
             mask_loss=settings.mask_loss,
+            even_loss=settings.even_loss,
         )
         self.settings = settings
         # With keys locked to the class word the maps agree anyway.

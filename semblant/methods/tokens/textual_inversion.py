@@ -65,6 +65,9 @@ class TextualInversion(FittingMethod):
     """Chance of a mirrored picture (released code)."""
     mask_loss: bool = False
     """Whether the denoising error counts inside the subject's mask only."""
+    even_loss: bool = False
+    """Whether every part of the schedule counts alike; as published nearly all of the error is where the least noise
+    is."""
     views: int = 128
     """Mirrored views of the pictures, encoded once before the updates draw from them."""
 
@@ -117,6 +120,7 @@ class AnchoredLearner(WordLearner):
             views=settings.views,
             batch=settings.batch,
             mask_loss=settings.mask_loss,
+            even_loss=settings.even_loss,
         )
         self.start, self.anchor_weight = start, settings.anchor_weight
 
