@@ -44,5 +44,5 @@ def drawn_faces(image: Image.Image, network: Network) -> list[Face]:
         # The network may place a box partly beside the picture.
         box = (max(x0 - left, 0.0), max(y0 - top, 0.0), min(x1 - left, image.width), min(y1 - top, image.height))
         if box[2] > box[0] and box[3] > box[1]:
-            faces.append(Face((box[0], box[1], float(box[2]), float(box[3])), face.score))
+            faces.append(Face((box[0], box[1], float(box[2]), float(box[3])), face.score, head=True))
     return sorted(faces, key=lambda face: -face.width * face.height)

@@ -25,6 +25,8 @@ class Face:
 
     box: Box
     score: float
+    head: bool = False
+    """Whether the box is that of the whole head, hair and all, and not of the face from brows to chin alone."""
 
     @property
     def width(self) -> float:

@@ -34,6 +34,7 @@ def network() -> Detector:
 def test_a_square_picture_is_only_scaled(network: Detector) -> None:
     large, small = drawn_faces(Image.new("RGB", (256, 256)), network)
     assert large.box == (0, 64, 128, 192) and small.box == (80, 80, 112, 112)
+    assert large.head and small.head
 
 
 def test_padding_is_taken_off_again_and_boxes_end_at_the_edge(network: Detector) -> None:

@@ -111,6 +111,13 @@ def test_the_crop_holds_the_face_and_only_real_pixels(box):
     assert crop.width == round(2.2 * max(box[2] - box[0], box[3] - box[1]))
 
 
+def test_a_whole_head_needs_less_around_it_and_stays_one(tmp_path):
+    gradient(200, 200).save(tmp_path / "a.png")
+    head = Face((80, 80, 120, 120), 1.0, head=True)
+    subject = Subject.read(tmp_path / "a.png", "<maya>", "person", detector=seeing(head))
+    assert subject.images[0].size == (60, 60) and subject.faces[0] == Face((10, 10, 50, 50), 1.0, head=True)
+
+
 def test_what_hangs_over_is_reflected():
     # 100 wide, but the face alone is 80: the least margin makes 120, ten pixels over on either side.
     image = gradient(100, 200)
