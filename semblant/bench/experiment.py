@@ -25,11 +25,10 @@ from PIL import Image
 from semblant.backbones.base import Base
 from semblant.backbones.judges import load_judges, weights_folder
 from semblant.bench.attention_mass import face_mask, masses, object_mask
-from semblant.bench.faces import finder
 from semblant.bench.results import write_json, write_text
 from semblant.bench.runs import RunFolder
 from semblant.bench.sheet import sheet
-from semblant.bench.sitter import Sitter, draw
+from semblant.bench.sitter import Sitter, draw, subject_of
 from semblant.bench.tables import (
     COLUMNS,
     Bar,
@@ -42,7 +41,6 @@ from semblant.bench.tables import (
     summary,
 )
 from semblant.data.pictures import read_picture, write_picture
-from semblant.data.subject import Subject
 from semblant.errors import FileProblem, SemblantError, closest
 from semblant.metrics.attributes import facts_shown
 from semblant.training.concepts import Concept
@@ -201,9 +199,7 @@ def _fitted(plan: Plan, arm: Arm, base: Base, person: int, kept: RunFolder) -> t
     sitter = Sitter(plan.split, person)
     concepts: list[Concept] = []
     if arm.method is not None:
-        [picture] = draw([plan.picture(sitter)], base.size)
-        faces = finder(base)(picture)[:1] or (None,)
-        subject = Subject((picture,), WORD, CLASS_WORD, faces=tuple(faces), sources=(f"person {person}",))
+        subject = subject_of(sitter, base, WORD, plan.camera)
         concepts = [fit(arm.method, base, subject, seed=person, keep_every=KEEP_EVERY, keep=kept.keep, **arm.settings)]
     word = WORD if concepts else CLASS_WORD
     said = [text.replace("{}", word) for text in plan.texts()]

@@ -20,7 +20,7 @@ from torch import Tensor
 from semblant.backbones.base import Base
 from semblant.backbones.judges import Judges, load_judges
 from semblant.backbones.patch import Patch
-from semblant.bench.sitter import Sitter, draw
+from semblant.bench.sitter import Sitter, draw, subject_of
 from semblant.data.pictures import to_tensor
 from semblant.data.subject import Subject
 from semblant.metrics.identity import identity_gain, reference_vectors
@@ -74,8 +74,7 @@ def reach(
     """One record per person and arm: the identity gain over prompts and seeds."""
     records = []
     for sitter in people:
-        portrait = draw([sitter.portrait()])[0]
-        subject = Subject((portrait,), "<them>", "person", (None,), (None,), (None,), ("drawn",))
+        subject = subject_of(sitter, base, "<them>")
         references = reference_vectors(draw(sitter.others(6)), judges)
         common: dict[str, Any] = {"steps": steps, "lr": lr, "compute": base.compute}
         plain: dict[str, Any] = {"flip": 0.0, "scale": (1.0, 1.0), "jitter": False}

@@ -9,7 +9,10 @@ from typing import Any
 
 from PIL import Image
 
+from semblant.backbones.base import Base
+from semblant.bench.faces import finder
 from semblant.data.pictures import to_image
+from semblant.data.subject import Subject
 from semblant.world.captions import read
 from semblant.world.renderer import render
 from semblant.world.scene import Identity, Person, Scene, Split, draw_scene, person_of
@@ -54,6 +57,14 @@ class Sitter:
         if facts.get("action", "none") != "none" and "camera" not in facts:
             changes["camera"] = "half body"
         return self.portrait().change(**changes)
+
+
+def subject_of(sitter: Sitter, base: Base, word: str, camera: str = "close-up") -> Subject:
+    """A sitter known from one picture: the portrait, from so near that the face fills it, as in the photographs that
+    papers learn from (CelebA-HQ), and where the face is."""
+    [picture] = draw([sitter.portrait().change(camera=camera)], base.size)
+    faces = finder(base)(picture)[:1] or (None,)
+    return Subject((picture,), word, "person", faces=tuple(faces), sources=(f"person {sitter.index}, drawn",))
 
 
 def draw(scenes: Sequence[Scene], size: int = 128) -> list[Image.Image]:

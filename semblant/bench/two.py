@@ -20,8 +20,7 @@ from PIL import Image
 from semblant.backbones.base import Base
 from semblant.backbones.judges import Judges, load_judges
 from semblant.bench.sheet import keep, sheet
-from semblant.bench.sitter import PLAIN, Sitter, draw
-from semblant.data.subject import Subject
+from semblant.bench.sitter import PLAIN, Sitter, draw, subject_of
 from semblant.errors import SemblantError
 from semblant.metrics.identity import reference_vectors
 from semblant.metrics.pairs import company
@@ -66,8 +65,8 @@ def together(
         arms = {"drawn": right(one, other, base.size), "class word": made(base, ("a person", "a person"))}
         for method in methods:
             concepts = [
-                fit(method, base, subject, seed=sitter.index, **settings)
-                for sitter, subject in zip((one, other), subjects(one, other, base.size), strict=True)
+                fit(method, base, subject_of(sitter, base, word), seed=sitter.index, **settings)
+                for sitter, word in zip((one, other), WORDS, strict=True)
             ]
             arms[method] = made(base, WORDS, concepts=concepts)
         for arm, images in arms.items():
@@ -76,16 +75,6 @@ def together(
             pictures.setdefault(arm, []).extend(images[::SEEDS] if arm != "drawn" else images)
             say(f"people {one.index} and {other.index}, {arm}: {json.dumps(found)}")
     return records, pictures
-
-
-def subjects(one: Sitter, other: Sitter, size: int) -> tuple[Subject, Subject]:
-    """Both people, each known from one portrait and by a word of their own."""
-    portraits = draw([one.portrait(), other.portrait()], size)
-    first, second = (
-        Subject((portrait,), word, "person", (None,), (None,), (None,), ("drawn",))
-        for portrait, word in zip(portraits, WORDS, strict=True)
-    )
-    return first, second
 
 
 def made(base: Base, names: tuple[str, str], **given: Any) -> list[Image.Image]:
