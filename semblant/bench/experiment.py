@@ -45,6 +45,7 @@ from semblant.errors import FileProblem, SemblantError, closest
 from semblant.metrics.attributes import facts_shown
 from semblant.training.concepts import Concept
 from semblant.verbs import fit, load, measure, method, patches_of, sample
+from semblant.world.facts import IDENTITY_FACTS, visible
 from semblant.world.facts import facts as facts_of
 from semblant.world.scene import CAMERAS, SPLITS, Scene, Split
 
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 WORD, CLASS_WORD = "<them>", "person"
 KEEP_EVERY = 100
 """Steps between two that are kept beside the pictures, so that `semblant analyse` can look at any cell."""
+LOOK = 2
+"""Raised when something else is looked at, so that cells are looked at again."""
 SHOWN = 2
 """People of whom a sheet of pictures is made."""
 COPIED = ("background", "light", "turn", "tilt")
@@ -143,7 +146,7 @@ def run(plan: Plan, base: Base, out: Path, only: Sequence[str] = ()) -> list[dic
 def _made(plan: Plan, name: str, base: Base, person: int, place: Path) -> dict[str, Any]:
     """One cell, of which only what is missing or outdated is made."""
     record = place.parent / f"{place.name}.json"
-    key, looks = _key(plan, plan.arms[name], base), f"{_judges()}, {plan.references} references"
+    key, looks = _key(plan, plan.arms[name], base), f"{_judges()}, {plan.references} references, look {LOOK}"
     cell, pictures = _stored(record), _pictures(place, len(plan.texts()) * plan.seeds)
     if cell.get("key") != key or not pictures:
         record.unlink(missing_ok=True)  # or it would vouch for pictures it has not seen, if this is cut short
@@ -224,18 +227,34 @@ def _scored(plan: Plan, size: int, person: int, pictures: Sequence[Image.Image])
         start = some.stop
         found = measure(pictures[some], subject=references, prompt=prompts[some]).to_dict()
         kinds[kind] = {k: found[k] for k in ("prompt", "identity_gain", "facts", "detect")}
-    return {"scores": scores, "kinds": kinds, "copied": _copied(pictures, prompts, sitter)}
+    seen = facts_shown(pictures, prompts, load_judges("B"))
+    return {"scores": scores, "kinds": kinds, "copied": _copied(seen, sitter), "own facts": _own(seen, prompts, sitter)}
 
 
-def _copied(pictures: Sequence[Image.Image], prompts: Sequence[str], sitter: Sitter) -> dict[str, float]:
+Seen = Sequence[tuple[Mapping[str, str], Mapping[str, str]]]
+"""Per picture what it shows and what its prompt names."""
+
+
+def _copied(seen: Seen, sitter: Sitter) -> dict[str, float]:
     """For facts of the training picture that a prompt does not name: the share of pictures that show its value."""
     own = facts_of(sitter.portrait())
     found: dict[str, list[bool]] = {}
-    for shown, named in facts_shown(pictures, prompts, load_judges("B")):
+    for shown, named in seen:
         for fact in COPIED:
             if named.get(fact) != own[fact]:
                 found.setdefault(fact, []).append(shown[fact] == own[fact])
     return {fact: sum(values) / len(values) for fact, values in found.items()}
+
+
+def _own(seen: Seen, prompts: Sequence[str], sitter: Sitter) -> float:
+    """The share of facts about who it is (skin, eyes, hair, nose ...) that pictures show, of those that the right
+    answers would."""
+    held = []
+    for (shown, _), prompt in zip(seen, prompts, strict=True):
+        truth = sitter.truth(prompt)
+        true = facts_of(truth)
+        held += [shown[fact] == true[fact] for fact in IDENTITY_FACTS if visible(truth, fact)]
+    return sum(held) / len(held)
 
 
 def _attention(base: Base, concepts: Sequence[Concept], word: str, sitter: Sitter) -> dict[str, float]:

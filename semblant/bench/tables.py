@@ -18,6 +18,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "Detect": ("scores", "detect"),
     "ID(Prompt)": ("scores", "id_prompt"),
     "gain": ("scores", "identity_gain"),
+    "own facts": ("own facts",),
     "facts": ("scores", "facts"),
     "copies": ("scores", "copy_rate"),
     "outside": ("attention", "a place outside the head"),

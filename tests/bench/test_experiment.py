@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from semblant.backbones.judges import load_judges
 from semblant.bench import experiment
 from semblant.bench.attention_mass import _about, face_mask, masses, object_mask
 from semblant.bench.experiment import Arm, Plan, run
@@ -17,6 +18,7 @@ from semblant.bench.sitter import Sitter, draw
 from semblant.bench.tables import Bar, bars_as_text, interval, judged, markdown, means_as_text, obeyed_by_kind, summary
 from semblant.data.pictures import read_picture
 from semblant.errors import FileProblem, SemblantError
+from semblant.metrics.attributes import facts_shown
 from semblant.training.concepts import load as load_concept
 from semblant.verbs import load
 
@@ -48,7 +50,10 @@ def test_cells_are_made_once_and_again_when_what_decides_them_changes(
     assert set(cells[1]["copied"]) <= set(experiment.COPIED)
     monkeypatch.setattr(experiment, "_judges", lambda: "others")  # who look again at the pictures that are there
     looked = run(PLAN, base, tmp_path)
-    assert len(fitted) == 1 and [cell["judges"] for cell in looked] == ["others, 2 references"] * 2
+    assert (
+        len(fitted) == 1
+        and [cell["judges"] for cell in looked] == [f"others, 2 references, look {experiment.LOOK}"] * 2
+    )
     assert [cell["scores"] for cell in looked] == [cell["scores"] for cell in cells]
     place = tmp_path / "cells" / "0003-words, 0.1"
     [(step, file)] = RunFolder(place).kept()
@@ -81,6 +86,16 @@ def test_a_cell_that_was_cut_short_does_not_vouch_for_other_pictures(
             run(other, base, tmp_path)
     monkeypatch.setattr(experiment, "_judges", lambda: "others")  # they look at whatever pictures are taken for its own
     assert run(plan, base, tmp_path)[0]["scores"] == cell["scores"]
+
+
+def test_right_answers_show_the_facts_of_their_person_and_those_of_others_fewer() -> None:
+    sitter, other = Sitter("tune", 3), Sitter("tune", 8)
+    prompts = ["a photo of person on the beach", "a photo of person wearing sunglasses"]
+    own, others = (
+        experiment._own(facts_shown(draw([who.truth(p) for p in prompts]), prompts, load_judges("B")), prompts, sitter)
+        for who in (sitter, other)
+    )
+    assert own > 0.8 and others < own - 0.2
 
 
 def test_a_sheet_shows_the_right_answers_and_every_arm_that_is_there(tmp_path: Path) -> None:
