@@ -241,7 +241,10 @@ def framing_of(original: str | None, crop: str | None, size: tuple[int, int]) ->
     found = re.fullmatch(r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", crop or "0,0")
     if found is None:
         raise SemblantError(f"--crop is pixels cut off at the left and at the top, such as 0,64; got {crop!r}")
-    return Framing(size_of(original, "--original-size") or size, (int(found[2]), int(found[1])), size)
+    before = size_of(original, "--original-size") or size
+    if not all(before):
+        raise SemblantError(f"a picture has pixels, so --original-size is 1 or more; got {original!r}")
+    return Framing(before, (int(found[2]), int(found[1])), size)
 
 
 def slug(prompt: str) -> str:
