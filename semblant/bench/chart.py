@@ -45,8 +45,9 @@ def chart(lines: Sequence[Line], across: str, up: str, alone: bool = True) -> st
     parts = []
     for k in range(5):
         value, place = low + step_y * k, left + step_x * k
+        level = f'y1="{y(value):.1f}" y2="{y(value):.1f}"'
         parts.append(
-            f'<path class="grid" stroke="#8886" d="M{LEFT},{y(value):.1f} H{WIDTH - RIGHT}"/>'
+            f'<line class="grid" stroke="#8886" x1="{LEFT}" x2="{WIDTH - RIGHT}" {level}/>'
             f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>'
             f'<text x="{x(place):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{_ANCHORS[k]}">{place:.3g}</text>'
         )
