@@ -143,7 +143,7 @@ def frontier(
         pictures = pictures_of(folder, concept, loaded, subject)
         with terminal.work(f"judging {folder.path.name}") as advance:
             found = runs.measure_steps(steps, loaded, pictures, seed=seed, looked_at=n, progress=advance)
-        measured[f"{folder.path.stem}, {concept.method}"] = found
+        measured[f"{folder.path.as_posix()}, {concept.method}"] = found
     record = {name: [step.record() for step in steps] for name, steps in measured.items()}
     _write(analysis.frontier(measured), out, {"analysis": "frontier", "runs": record}, quiet, json)
 
