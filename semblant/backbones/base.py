@@ -15,6 +15,7 @@ from torch import Tensor
 from semblant.backbones.architecture import architecture_of
 from semblant.backbones.attachments import activations, changed, together, weights_of
 from semblant.backbones.context import Context, Encoded, Encoding, Framing, Prepared, Variant, prepare
+from semblant.backbones.convolution import quicken
 from semblant.backbones.digest import digest
 from semblant.backbones.moment import Moment
 from semblant.backbones.patch import (
@@ -79,6 +80,7 @@ class Base:
         self._parts: dict[str, Any] = {"unet": self.unet, **texts, "autoencoder": self.autoencoder}
         for part in self._parts.values():
             part.requires_grad_(False)
+        quicken(unet)
         install(unet, self.sites)
 
     @staticmethod

@@ -1,0 +1,56 @@
+"""Convolutions of many channels and few pixels, computed as products of matrices on a CPU.
+
+oneDNN, which torch convolves with there, reads weights in blocks and puts them in that order anew at every call. For a
+weight of fifteen million numbers and a picture of 8 x 8 this takes longer than the convolution itself. A product of
+matrices reads weights as they lie; what it needs instead, every pixel's surroundings side by side, is little for few
+pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+FEW = {torch.float32: 0.4, torch.bfloat16: 0.25}
+"""Pixels in a batch, in parts of the channels that come out, up to which a product is faster: measured at 1280 channels
+forward and back; at 640 the two are equal (benchmarks/speed/README.md)."""
+CHANNELS = 1024
+"""Channels out from which on it is looked at."""
+
+
+class Convolution(nn.Conv2d):
+    """A convolution that knows both ways and takes the faster one, for the same result up to rounding."""
+
+    def forward(self, input: Float[Tensor, "rows in height width"]) -> Float[Tensor, "rows out height width"]:
+        """Convolve. Raises as torch's own does."""
+        kind = input.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else input.dtype
+        pixels = len(input) * input.shape[-2] * input.shape[-1]
+        if kind != "cpu" or input.ndim != 4 or pixels > FEW.get(dtype, 0) * self.out_channels:
+            return super().forward(input)
+        input = input.to(dtype)
+        rows, _, height, width = input.shape
+        around = F.unfold(input, 3, padding=1)
+        around = around[0] if rows == 1 else around.transpose(0, 1).flatten(1)
+        matrix = self.weight.flatten(1)
+        out = matrix @ around if self.bias is None else torch.addmm(self.bias[:, None], matrix, around)
+        return out.view(-1, rows, height, width).transpose(0, 1)
+
+
+def quicken(network: nn.Module) -> None:
+    """Let the convolutions of a network know both ways, where that can matter: those of 3 x 3 that keep the size."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d and _fits(module):
+            module.__class__ = Convolution
+
+
+def _fits(layer: nn.Conv2d) -> bool:
+    return (
+        layer.out_channels >= CHANNELS
+        and layer.kernel_size == (3, 3)
+        and layer.stride == layer.dilation == layer.padding == (1, 1)
+        and layer.padding_mode == "zeros"
+        and layer.groups == 1
+    )
