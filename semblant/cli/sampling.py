@@ -113,6 +113,7 @@ def sample(
 
     terminal = Terminal(quiet, json)
     wanted = size_of(size)
+    framing_of(original, crop, wanted or (1, 1))  # its mistakes are told before a base is loaded
     known_solver(solver)
     compute = precision_of(precision)
     if out.exists() and not out.is_dir():

@@ -51,7 +51,7 @@ def test_a_base_of_xl_is_told_what_the_command_line_says_of_sizes(run: Run, layo
     assert framing == {"original": [40, 30], "crop": [3, 5], "target": [32, 32]} and small != plain
     assert picture("--original-size", "32")[0] == picture("--crop", "0,0")[0] == plain
     assert run(*SAMPLE, "--base", base, "--original-size", "0x64").exit_code == 2
-    wrong = run(*SAMPLE, "--base", base, "--crop", "left")
+    wrong = run(*SAMPLE, "--base", "no such base", "--crop", "left")
     assert wrong.exit_code == 2 and "--crop is pixels cut off" in wrong.stderr
     other = run(*SAMPLE, "--base", layouts.write_folder(layouts.base_like("sd-1"), tmp_path / "sd"), "--crop", "0,8")
     assert other.exit_code == 2 and "only bases of Stable Diffusion XL are told" in other.stderr
