@@ -23,19 +23,20 @@ CHANNELS = 1024
 class Convolution(nn.Conv2d):
     """A convolution that knows both ways and takes the faster one, for the same result up to rounding."""
 
-    def forward(self, input: Float[Tensor, "rows in height width"]) -> Float[Tensor, "rows out height width"]:
+    def _conv_forward(
+        self, input: Float[Tensor, "rows in height width"], weight: Tensor, bias: Tensor | None
+    ) -> Float[Tensor, "rows out height width"]:
         """Convolve. Raises as torch's own does."""
-        kind = input.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else input.dtype
-        pixels = len(input) * input.shape[-2] * input.shape[-1]
-        if kind != "cpu" or input.ndim != 4 or pixels > FEW.get(dtype, 0) * self.out_channels:
-            return super().forward(input)
-        input = input.to(dtype)
+        if input.device.type != "cpu" or input.ndim != 4 or not _fits(self):
+            return super()._conv_forward(input, weight, bias)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
         rows, _, height, width = input.shape
-        around = F.unfold(input, 3, padding=1)
+        if not 0 < rows * height * width <= FEW.get(dtype, 0) * self.out_channels:
+            return super()._conv_forward(input, weight, bias)
+        around = F.unfold(input.to(dtype), 3, padding=1)
         around = around[0] if rows == 1 else around.transpose(0, 1).flatten(1)
-        matrix = self.weight.flatten(1)
-        out = matrix @ around if self.bias is None else torch.addmm(self.bias[:, None], matrix, around)
+        matrix = weight.flatten(1)
+        out = matrix @ around if bias is None else torch.addmm(bias[:, None], matrix, around)
         return out.view(-1, rows, height, width).transpose(0, 1)
 
 
@@ -47,6 +48,7 @@ def quicken(network: nn.Module) -> None:
 
 
 def _fits(layer: nn.Conv2d) -> bool:
+    """Asked before every use too: adapters make layers of the same class, and programs change how edges are filled."""
     return (
         layer.out_channels >= CHANNELS
         and layer.kernel_size == (3, 3)

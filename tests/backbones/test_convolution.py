@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from semblant.backbones.convolution import CHANNELS, Convolution, quicken
@@ -78,6 +79,26 @@ def test_it_computes_with_whatever_weight_it_has(products):
     with torch.no_grad():
         ours.weight.zero_()
     assert torch.equal(ours(x), ours.bias.view(1, -1, 1, 1).expand(1, WIDE, 4, 4))
+
+
+def test_whatever_others_make_of_the_layer_holds(products):
+    _, ours = pair()
+    x = torch.randn(1, 8, 4, 4)
+    ours.padding_mode, ours._reversed_padding_repeated_twice = "circular", [1, 1, 1, 1]
+    wrapped = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), ours.weight, ours.bias)
+    assert torch.equal(ours(x), wrapped) and not products
+    ours.padding_mode, ours._conv_forward = "zeros", lambda input, weight, bias: input + 1
+    assert torch.equal(ours(x), x + 1)
+    del ours._conv_forward
+    assert ours(x[:0]).shape == (0, WIDE, 4, 4) and ours.to("meta")(x.to("meta")).shape == (1, WIDE, 4, 4)
+    assert not products
+
+
+def test_an_adapter_of_the_layer_works():
+    plain, ours = pair()
+    network = inject_adapter_in_model(LoraConfig(r=4, target_modules=["0"]), nn.Sequential(ours))
+    x = torch.randn(1, 8, 4, 4)
+    assert torch.allclose(network(x), plain(x), atol=1e-5)
 
 
 @pytest.mark.parametrize(
