@@ -30,7 +30,7 @@ from semblant.backbones.processor import Call, install, verify
 from semblant.backbones.prompt import tokenise
 from semblant.backbones.reader import Request, read_all, readers_of
 from semblant.backbones.site import Site, find_sites
-from semblant.backbones.twin import SPARING, Hook, narrowed, sparing, twin
+from semblant.backbones.twin import SPARING, Hook, narrowed, sparing, standing, twin
 from semblant.errors import SemblantError
 from semblant.ops.schedule import Schedule
 
@@ -76,7 +76,7 @@ class Base:
         self._plain: WeakKeyDictionary[Encoded, Encoding] = WeakKeyDictionary()
         self._memory: dict[Hashable, tuple[Encoded, Encoding]] | None = None
         texts: dict[str, Any] = {reader.part: reader.encoder.eval() for reader in self.readers}
-        self._narrow: dict[str, Any] = {}
+        self._narrow: dict[str, tuple[Hashable, Any]] = {}
         self._parts: dict[str, Any] = {"unet": self.unet, **texts, "autoencoder": self.autoencoder}
         for part in self._parts.values():
             part.requires_grad_(False)
@@ -162,8 +162,7 @@ class Base:
         return view
 
     def computing(self, dtype: torch.dtype) -> Base:
-        """A view whose networks run in `dtype` (float32 or bfloat16) by autocast, with weights as they are when it is
-        first used."""
+        """A view whose networks run in `dtype` (float32 or bfloat16) by autocast."""
         view = copy.copy(self)
         view.compute, view._plain, view._narrow = dtype, WeakKeyDictionary(), {}
         view._memory = None if self._memory is None else {}
@@ -174,11 +173,16 @@ class Base:
         """Whether its U-Net knows how to be differentiated with less memory."""
         return any(hasattr(module, SPARING) for module in self.unet.modules())
 
+    @property
+    def spares(self) -> bool:
+        """Whether it is differentiated so."""
+        return any(getattr(module, SPARING, False) for module in self._parts["unet"].modules())
+
     def sparing(self) -> Base:
         """A view whose U-Net is differentiated with less memory, in more time, to the same result."""
         view = copy.copy(self)
         view._parts = {**self._parts, "unet": sparing(self._parts["unet"])}
-        view._narrow = {part: sparing(net) if part == "unet" else net for part, net in self._narrow.items()}
+        view._narrow = {part: own for part, own in self._narrow.items() if part != "unet"}
         return view
 
     def attached(self, kind: type) -> tuple[Any, ...]:
@@ -385,16 +389,20 @@ class Base:
             return (getattr(network, method) if method else network)(*args, **kwargs)
 
     def _running(self, part: str) -> Any:
-        """A network with its matrices in the type in which autocast runs them, which would else cast them every time.
-        One that something else runs in its own way (CPU offloading) is left as it is."""
+        """A network with its matrices in the type in which autocast runs them, which would else cast them every time;
+        cast again when they have changed. One that something else runs in its own way (CPU offloading) is left as it
+        is."""
+        network = self._parts[part]
         if self.compute == torch.float32:
-            return self._parts[part]
-        if part not in self._narrow:
+            return network
+        state, known = standing(network), self._narrow.get(part)
+        if known is None or known[0] != state:
             try:
-                self._narrow[part] = narrowed(self._parts[part], self.compute)
+                known = state, narrowed(network, self.compute)
             except SemblantError:
-                self._narrow[part] = self._parts[part]
-        return self._narrow[part]
+                known = state, network
+            self._narrow[part] = known
+        return known[1]
 
 
 __all__ = ["Base", "TrajectoryPatch"]

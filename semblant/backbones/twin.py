@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -59,6 +59,13 @@ def narrowed(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     layers = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     held = {f"{name}.{own}": w.to(dtype) for name, m in layers for own, w in m.named_parameters(recurse=False)}
     return twin(network, held, {})
+
+
+def standing(network: nn.Module) -> Hashable:
+    """What changes when layers of a network or their weights do: a LoRA put in or fused, a move to another device. It
+    is not noticed behind torch's back, through `weight.data` in place."""
+    counted = ((w.data_ptr(), 0 if w.is_inference() else w._version) for w in network.parameters())
+    return sum(1 for _ in network.modules()), tuple(counted)
 
 
 def sparing(network: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ known to the pixel, and does not depend on how well anything was generated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -50,6 +50,8 @@ class Mass:
     """The share of it that comes from inside, 0..1: that of the area, for a word looked at from everywhere alike."""
     outside: float
     """How much a place outside looks at the word, 0..1: of all its attention."""
+    within: float
+    """How much a place inside does."""
 
 
 @torch.no_grad()
@@ -66,7 +68,10 @@ def masses(
             if places := positions.get(word):
                 found.setdefault(word, []).extend(_about(maps, places, mask))
     mean = lambda values: sum(values) / len(values)
-    return {word: Mass(mean([m.inside for m in some]), mean([m.outside for m in some])) for word, some in found.items()}
+    return {
+        word: Mass(*(mean([getattr(mass, one.name) for mass in some]) for one in fields(Mass)))
+        for word, some in found.items()
+    }
 
 
 @torch.no_grad()
@@ -110,6 +115,6 @@ def _about(maps: Sequence[Tensor], places: Sequence[int], mask: Tensor) -> list[
         looks = site.float().mean(1)[:, :, list(places)].sum(-1)
         side = round(looks.shape[1] ** 0.5)
         grid, inside = looks.view(1, side, side), F.adaptive_avg_pool2d(mask[None, None].to(looks), side)[0]
-        elsewhere = (grid * (1 - inside)).sum() / (1 - inside).sum().clamp_min(1e-12)
-        found.append(Mass(float(mass_inside(grid, inside)), float(elsewhere)))
+        within, elsewhere = ((grid * area).sum() / area.sum().clamp_min(1e-12) for area in (inside, 1 - inside))
+        found.append(Mass(float(mass_inside(grid, inside)), float(elsewhere), float(within)))
     return found

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 RESAMPLES = 2000
+INTERVAL = 5
+"""People from whom on a mean has an interval."""
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "Prompt": ("scores", "prompt"),
@@ -51,13 +53,17 @@ class Bar:
         limits = (("at least", self.at_least), ("at most", self.at_most))
         return f"{value}: " + ", ".join(f"{name} {limit:g}" for name, limit in limits if limit is not None)
 
-    def value(self, cells: Sequence[Mapping[str, Any]]) -> float | None:
-        """The number that is judged, over people who have all it needs; None where there is none."""
+    def people(self, cells: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+        """Of everybody who has all it needs: the column, and what is taken from it or what it is a multiple of."""
         own, other = (_by_person(cells, name, self.column) for name in (self.arm, self.less or self.times))
         people = own.keys() & other.keys() if self.less or self.times else own.keys()
+        return [(own[person], other.get(person, 0.0)) for person in sorted(people)]
+
+    def value(self, people: Sequence[tuple[float, float]]) -> float | None:
+        """The number that is judged; None where there is nobody."""
         if not people:
             return None
-        mean, beside = (sum(values.get(p, 0.0) for p in people) / len(people) for values in (own, other))
+        mean, beside = (sum(column) / len(people) for column in zip(*people, strict=True))
         if self.times:
             return mean / beside if beside else math.inf
         return mean - beside
@@ -88,7 +94,7 @@ def summary(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
             values = [value for cell in own if (value := _at(cell, path)) is not None]
             if values:
                 row[column] = {"mean": sum(values) / len(values)}
-                if len(values) >= 5:
+                if len(values) >= INTERVAL:
                     row[column]["interval"] = interval(values)
         table[arm] = row
     return table
@@ -104,6 +110,11 @@ def obeyed_by_kind(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, fl
     """Per arm and kind of prompt the facts obeyed, mean over people; only what was measured."""
     kinds = [{"arm": c["arm"], "facts": {k: v["facts"] for k, v in c["kinds"].items()}} for c in cells]
     return means(kinds, "facts")
+
+
+def obeyed_by_fact(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Per arm and fact (age, hat ...) how often it holds where a prompt names it, mean over people."""
+    return means([{"arm": c["arm"], "facts": c["scores"].get("facts_by_name") or {}} for c in cells], "facts")
 
 
 def means(cells: Sequence[Mapping[str, Any]], name: str) -> dict[str, dict[str, float]]:
@@ -130,16 +141,60 @@ def judged(bars: Sequence[Bar], cells: Sequence[Mapping[str, Any]]) -> list[dict
     """Every bar with its value and whether it holds; None where its arms were not measured."""
     found = []
     for bar in bars:
-        value = bar.value(cells)
-        found.append({"bar": str(bar), "value": value, "holds": None if value is None else bar.holds(value)})
+        people = bar.people(cells)
+        value = bar.value(people)
+        told: dict[str, Any] = {"bar": str(bar), "value": value, "people": len(people)}
+        if len(people) >= INTERVAL and not bar.times:
+            told["interval"] = interval([own - other for own, other in people])
+        found.append({**told, "holds": None if value is None else bar.holds(value)})
     return found
 
 
 def bars_as_text(found: Sequence[Mapping[str, Any]]) -> str:
     """One line per bar."""
     words = {True: "holds", False: "MISSED", None: "not measured"}
-    value = lambda bar: "" if bar["value"] is None else f" ({bar['value']:.3f})"
+    value = lambda bar: "" if bar["value"] is None else f" ({_number(bar)}; {bar['people']} people)"
     return "".join(f"- {bar['bar']}: {words[bar['holds']]}{value(bar)}\n" for bar in found)
+
+
+def _number(found: Mapping[str, Any], name: str = "value") -> str:
+    """A number, and its interval where there is one."""
+    text = f"{found[name]:.3f}"
+    return text + (", {:.3f} to {:.3f}".format(*found["interval"]) if "interval" in found else "")
+
+
+BESIDE = ("Prompt", "ID(Prompt)", "gain", "own facts", "facts", "copies", "outside")
+"""Columns whose differences between arms are told."""
+
+
+def paired(cells: Sequence[Mapping[str, Any]], arm: str) -> dict[str, dict[str, Any]]:
+    """Every other arm less this one, column by column over the people whom both have: the mean of the differences, its
+    interval when there are five or more, and how many people."""
+    table: dict[str, dict[str, Any]] = {}
+    for other in dict.fromkeys(cell["arm"] for cell in cells):
+        if other == arm:
+            continue
+        row: dict[str, Any] = {}
+        for column in BESIDE:
+            one, two = _by_person(cells, arm, column), _by_person(cells, other, column)
+            values = [two[person] - one[person] for person in sorted(one.keys() & two.keys())]
+            if values:
+                row[column] = {"mean": sum(values) / len(values), "people": len(values)}
+                if len(values) >= INTERVAL:
+                    row[column]["interval"] = interval(values)
+        table[other] = row
+    return table
+
+
+def paired_as_text(table: Mapping[str, Mapping[str, Any]], title: str) -> str:
+    """The differences as a table for a page of documentation."""
+    lines = [f"| {title} | people | {' | '.join(BESIDE)} |", f"|---|---|{'---|' * len(BESIDE)}"]
+    for arm, row in table.items():
+        people = max((found["people"] for found in row.values()), default=0)
+        lines.append(
+            f"| {arm} | {people} | {' | '.join(_number(row[c], 'mean') if c in row else '' for c in BESIDE)} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def markdown(table: Mapping[str, Mapping[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semblant.backbones.base import Base
-from semblant.errors import SemblantError
+from semblant.errors import SemblantError, out_of_memory
 from semblant.sampling.loop import Branches, noise, sample_latents
 from semblant.training.learner import Example
 
@@ -150,15 +150,21 @@ def class_latents(
 ) -> list[Float[Tensor, "channels h w"]]:
     """Latents of `count` pictures that the base itself makes of a class prompt, picture k from seed `seed + k`.
 
-    Defaults are Stable Diffusion's published sampling settings (Rombach et al. 2022).
+    Defaults are Stable Diffusion's published sampling settings (Rombach et al. 2022). When memory runs out, fewer are
+    made at once.
     """
     made: list[Tensor] = []
-    for start in range(0, count, batch):
-        seeds = range(seed + start, seed + min(start + batch, count))
-        branches = Branches.of(base.text([prompt] * len(seeds)), base.text(""))
-        made += sample_latents(
-            base, noise(base, seeds, (base.size, base.size)), branches, steps=steps, guidance=guidance
-        )
+    while len(made) < count:
+        seeds = range(seed + len(made), seed + min(len(made) + batch, count))
+        try:
+            branches = Branches.of(base.text([prompt] * len(seeds)), base.text(""))
+            x = noise(base, seeds, (base.size, base.size))
+            made += sample_latents(base, x, branches, steps=steps, guidance=guidance)
+        except (MemoryError, RuntimeError) as problem:
+            if len(seeds) == 1 or not out_of_memory(problem):
+                raise
+            batch = len(seeds) // 2
+            logger.warning("there is not enough memory for more; making %d pictures of %r at a time", batch, prompt)
     return made
 
 

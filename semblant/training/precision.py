@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from semblant.backbones.base import Base
 from semblant.backbones.context import Context
 from semblant.backbones.moment import Moment
+from semblant.errors import out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +24,21 @@ def choose(base: Base, rows: int = 1, clock: Callable[[], float] = time.perf_cou
     """float32, or bfloat16 by autocast where a forward and backward pass of the U-Net is at least a tenth faster in it.
 
     Each is measured twice after a first run that does not count. On processors without bfloat16 arithmetic it can be
-    tens of times slower; one small convolution tells, and the U-Net is then not tried at all.
+    tens of times slower; one small convolution tells, and the U-Net is then not tried at all. Where a pass does not fit
+    into memory, a thriftier one is measured, and float32 is chosen where that does not fit either.
     """
     if _hopeless(base.device, clock):
         logger.info("computing in float32: a convolution is more than twice as slow in bfloat16")
         return torch.float32
-    seconds = {dtype: _seconds(base.computing(dtype), rows, clock) for dtype in (torch.float32, torch.bfloat16)}
+    try:
+        seconds = {dtype: _seconds(base.computing(dtype), rows, clock) for dtype in (torch.float32, torch.bfloat16)}
+    except (MemoryError, RuntimeError) as problem:
+        if not out_of_memory(problem):
+            raise
+        if rows > 1 or (base.can_spare and not base.spares):
+            return choose(base.sparing() if base.can_spare else base, 1, clock)
+        logger.info("computing in float32: there is not enough memory to try which precision is faster")
+        return torch.float32
     chosen = faster(seconds[torch.float32], seconds[torch.bfloat16])
     logger.info("computing in %s; seconds for forward and backward: %s", chosen, seconds)
     return chosen

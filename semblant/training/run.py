@@ -59,6 +59,7 @@ class Run:
     speed: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     plain: Plain = field(default_factory=dict)
     groups: list[list[Course]] = field(default_factory=list)
+    views: tuple[Thrift, Base] | None = None
 
     def go(self) -> None:
         """Take every step that is left. Raises as `optimise` says."""
@@ -132,7 +133,7 @@ class Run:
         return self._within_memory(
             active,
             lambda: gradients(
-                self.thrift.view(self.base),
+                self._view(),
                 [course.learner for course in active],
                 [course.generator for course in active],
                 labels=[course.index for course in active],
@@ -141,14 +142,18 @@ class Run:
             ),
         )
 
+    def _view(self) -> Base:
+        """The base as a step uses it: one view as long as nothing changes, since a view keeps what it has cast."""
+        if self.views is None or self.views[0] != self.thrift:
+            self.views = self.thrift, self.thrift.view(self.base)
+        return self.views[1]
+
     def _look(self, course: Course) -> None:
         """Look at its loss on fixed draws when it is time to. Nothing of its training is touched."""
         if not course.due:
             return
         course.mark()
-        found = self._within_memory(
-            [course], lambda: course.look(self.thrift.view(self.base), self.thrift.most, self.plain)
-        )
+        found = self._within_memory([course], lambda: course.look(self._view(), self.thrift.most, self.plain))
         course.rewind()
         course.marked = None
         with undisturbed():

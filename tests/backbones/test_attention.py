@@ -267,6 +267,21 @@ def test_bfloat16_casts_matrices_once_to_the_same_pictures(base, x, monkeypatch)
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(ours, again, theirs, strict=True))
 
 
+@torch.no_grad()
+def test_in_bfloat16_too_what_is_put_into_the_network_or_changed_there_has_effect(x):
+    base = miniature()
+    view, context = base.computing(torch.bfloat16), base.text(["a dog", "a cup"])
+    before = view.denoise(x, AT, context)
+    base.unet.conv_in.weight.mul_(1.5)
+    changed = view.denoise(x, AT, context)
+    assert torch.equal(changed, base.computing(torch.bfloat16).denoise(x, AT, context))
+    assert not torch.equal(changed, before)
+    # As a LoRA that is put in: a layer around a layer.
+    base.unet.conv_out = torch.nn.Sequential(base.unet.conv_out)
+    base.unet.conv_out.register_forward_hook(lambda _module, _inputs, out: out * 2)
+    assert torch.allclose(view.denoise(x, AT, context), 2 * changed, rtol=1e-5)
+
+
 def test_bfloat16_is_near_float32_and_remembers_nothing_of_it(base, x):
     context = base.text(["a dog", "a cup"])
     full = base.denoise(x, AT, context)

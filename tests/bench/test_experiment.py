@@ -5,22 +5,36 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from semblant.backbones.judges import load_judges
 from semblant.bench import experiment
-from semblant.bench.attention_mass import _about, face_mask, masses, object_mask
+from semblant.bench.attention_mass import Mass, _about, face_mask, masses, object_mask
 from semblant.bench.experiment import Arm, Plan, run
 from semblant.bench.runs import RunFolder
 from semblant.bench.sitter import Sitter, draw
-from semblant.bench.tables import Bar, bars_as_text, interval, judged, markdown, means_as_text, obeyed_by_kind, summary
+from semblant.bench.tables import (
+    Bar,
+    bars_as_text,
+    interval,
+    judged,
+    markdown,
+    means_as_text,
+    obeyed_by_fact,
+    obeyed_by_kind,
+    paired,
+    paired_as_text,
+    summary,
+)
 from semblant.data.pictures import read_picture
 from semblant.errors import FileProblem, SemblantError
 from semblant.metrics.attributes import facts_shown
 from semblant.training.concepts import load as load_concept
 from semblant.verbs import load
+from semblant.world.facts import facts as facts_of
 
 PLAN = Plan(
     split="tune",
@@ -88,6 +102,81 @@ def test_a_cell_that_was_cut_short_does_not_vouch_for_other_pictures(
     assert run(plan, base, tmp_path)[0]["scores"] == cell["scores"]
 
 
+def test_what_is_learned_from_and_measured_by_is_the_plans_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, plan = load(), replace(PLAN, people=(3, 4), camera="close-up", noise="own", seeds=2)
+    given: dict[str, list[object]] = {"learned": [], "trained on": [], "subject": [], "seeds": []}
+    inner_fit, inner_sample, inner_measure = experiment.fit, experiment.sample, experiment.measure
+
+    def fit(*args: Any, **more: Any) -> Any:
+        given["learned"] += [image.tobytes() for image in args[2].images]
+        return inner_fit(*args, **more)
+
+    def sample(*args: Any, **more: Any) -> Any:
+        given["seeds"].append(more["seed"])
+        return inner_sample(*args, **more)
+
+    def measure(*args: Any, **more: Any) -> Any:
+        given["trained on"] += [image.tobytes() for image in more.get("trained_on", ())]
+        given["subject"] += [image.tobytes() for image in more["subject"]]
+        return inner_measure(*args, **more)
+
+    for name, spy in (("fit", fit), ("sample", sample), ("measure", measure)):
+        monkeypatch.setattr(experiment, name, spy)
+    run(plan, base, tmp_path, ["words, 0.1"])
+    near = [draw([plan.picture(Sitter("tune", person))])[0].tobytes() for person in (3, 4)]
+    assert given["learned"] == given["trained on"] == near and given["seeds"] == [6, 8]
+    assert not set(given["subject"]) & set(near), "likeness is measured by other pictures"
+    assert plan.picture(Sitter("tune", 3)).camera == "close-up"
+
+
+def test_a_cell_is_of_its_settings_its_picture_and_its_noise() -> None:
+    base, arm = load(), PLAN.arms["words, 0.1"]
+    key = lambda plan=PLAN, arm=arm, person=3: experiment._key(plan, arm, base, person)
+    others = [
+        key(replace(PLAN, camera="close-up")),
+        key(replace(PLAN, noise="own")),
+        key(replace(PLAN, steps=3)),
+        key(replace(PLAN, guidance=2.0)),
+        key(replace(PLAN, seeds=2)),
+        key(replace(PLAN, split="heldout")),
+        key(replace(PLAN, prompts={"scene": ("a {}",)})),
+        key(arm=Arm("textual-inversion", {"steps": 3})),
+        key(arm=Arm()),
+        key(person=4),
+    ]
+    assert len({key(), *others}) == 1 + len(others)
+    same = replace(PLAN, guidance=4.0, references=9, people=(5,))
+    assert key(same) == key(), "what the base does anyway, who measures, who else there is"
+
+
+def test_what_came_along_is_told_where_a_prompt_does_not_name_it() -> None:
+    sitter = Sitter("tune", 3)  # in a room, in plain light, turned to nobody
+    own = facts_of(sitter.portrait())
+    away = {**own, "background": "beach", "turn": "left"}
+    seen = [({**own}, {"background": own["background"]}), ({**own}, {"background": "snow"}), (away, {}), (own, {})]
+    found = experiment._copied(seen, sitter)
+    assert found == pytest.approx({"background": 2 / 3, "light": 1.0, "turn": 0.75, "tilt": 1.0})
+
+
+def test_attention_is_told_of_the_word_and_of_the_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stubbed(view: Any, prompt: str, scene: Any, masks: Any, **_: Any) -> dict[str, Mass]:
+        [thing] = set(masks) - {"<them>"}
+        return {"<them>": Mass(inside=0.25, outside=0.1, within=0.3), thing: Mass(inside=0.6, outside=0.2, within=0.4)}
+
+    monkeypatch.setattr(experiment, "masses", stubbed)
+    found = experiment._attention(load(), [], "<them>", Sitter("tune", 3))
+    assert found == pytest.approx(
+        {
+            "a place in the head": 0.3,
+            "a place outside the head": 0.1,
+            "share outside the head": 0.75,
+            "share of an object word on it": 0.6,
+        }
+    )
+
+
 def test_right_answers_show_the_facts_of_their_person_and_those_of_others_fewer() -> None:
     sitter, other = Sitter("tune", 3), Sitter("tune", 8)
     prompts = ["a photo of person on the beach", "a photo of person wearing sunglasses"]
@@ -126,7 +215,8 @@ def test_what_a_word_gets_is_told_by_where_it_comes_from() -> None:
     mask[:2, :2] = 1
     looks = (0.1 + 0.6 * mask).flatten()
     [mass] = _about([torch.stack([looks, 1 - looks], -1)[None, None]], [0], mask)
-    assert mass.outside == pytest.approx(0.1) and mass.inside == pytest.approx(4 * 0.7 / (4 * 0.7 + 12 * 0.1))
+    assert mass.outside == pytest.approx(0.1) and mass.within == pytest.approx(0.7)
+    assert mass.inside == pytest.approx(4 * 0.7 / (4 * 0.7 + 12 * 0.1))
     [wide] = _about([torch.stack([2 * looks, 1 - 2 * looks], -1)[None, None]], [0], mask)
     assert wide.inside == pytest.approx(mass.inside) and wide.outside == pytest.approx(0.2)
 
@@ -136,6 +226,8 @@ def test_intervals_hold_the_mean_and_shrink_with_people() -> None:
     lower, higher = interval([0.0, 1.0] * 100)
     assert low < 0.5 < high and low < lower < 0.5 < higher < high
     assert interval([0.3] * 5) == pytest.approx((0.3, 0.3))
+    # 95 %, of a binomial: mean .5, deviation .5 / sqrt(100).
+    assert interval([0.0, 1.0] * 50) == pytest.approx((0.5 - 1.96 * 0.05, 0.5 + 1.96 * 0.05), abs=0.011)
 
 
 def test_a_plan_is_read_and_refused(tmp_path: Path) -> None:
@@ -157,6 +249,9 @@ def test_a_plan_is_read_and_refused(tmp_path: Path) -> None:
             Plan.read(file)
     file.write_text('{"arms": {}, "prompts": {}, "people": [], "split": "tune", "camera": "far"}')
     with pytest.raises(SemblantError, match="unknown camera 'far'"):
+        Plan.read(file)
+    file.write_text('{"arms": {}, "prompts": {}, "people": [], "split": "tune", "noise": "none"}')
+    with pytest.raises(SemblantError, match="unknown noise 'none'"):
         Plan.read(file)
     file.write_text('{"arms": {}, "prompts": {}, "people": [], "split": "test"}')
     with pytest.raises(SemblantError, match="unknown split"):
@@ -192,10 +287,37 @@ def test_bars_are_judged_over_the_people_who_have_what_they_need() -> None:
     )
     found = judged(bars, CELLS)
     assert [bar["value"] for bar in found] == [pytest.approx(v) if v else None for v in (0.6, 0.6, -0.2, 8.0, None)]
+    assert [bar["people"] for bar in found] == [2, 2, 2, 1, 0] and not any("interval" in bar for bar in found)
     assert [bar["holds"] for bar in found] == [True, False, False, True, None]
     text = bars_as_text(found)
-    assert "facts of ours less that of base: at least -0.1: MISSED (-0.200)" in text
+    assert "facts of ours less that of base: at least -0.1: MISSED (-0.200; 2 people)" in text
     assert "outside of ours: at most 1.5: not measured" in text and text.count("\n") == 5
+
+
+def test_arms_are_compared_on_the_people_whom_both_have() -> None:
+    gains = ((0.5, 0.9), (0.4, 0.5), (0.2, 0.7), (0.1, 0.3), (0.3, 0.4), (0.9, None), (None, 0.1))
+    cells = [
+        cell(arm, person, gain, 0.7)
+        for person, both in enumerate(gains)
+        for arm, gain in zip(("one", "other"), both, strict=True)
+        if gain is not None
+    ]
+    table = paired(cells, "one")
+    assert list(table) == ["other"] and table["other"]["gain"]["people"] == 5
+    assert table["other"]["gain"]["mean"] == pytest.approx(0.26)
+    low, high = table["other"]["gain"]["interval"]
+    assert 0.1 < low < 0.2 and 0.3 < high < 0.42
+    assert "interval" not in paired(cells[:4], "one")["other"]["gain"]
+    assert "| other | 5 |" in paired_as_text(table, "less one") and "0.260, 0.1" in paired_as_text(table, "less one")
+    [bar] = judged([Bar("other", "gain", less="one", at_least=0.2)], cells)
+    assert bar["holds"] and bar["people"] == 5 and bar["interval"] == table["other"]["gain"]["interval"]
+
+
+def test_facts_are_told_by_fact() -> None:
+    cells = [
+        {"arm": "a", "scores": {"facts_by_name": facts}} for facts in ({"age": 1.0, "hat": 0.5}, {"age": 0.0}, None)
+    ]
+    assert obeyed_by_fact(cells) == {"a": {"age": 0.5, "hat": 0.5}}
 
 
 def test_facts_are_told_by_kind_of_prompt() -> None:

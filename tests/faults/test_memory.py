@@ -13,6 +13,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import semblant as sb
+from semblant.backbones import base as base_module
 from semblant.backbones.base import Base
 from semblant.backbones.loading import miniature
 from semblant.cli.main import app
@@ -177,6 +178,19 @@ def test_a_resumed_run_is_as_thrifty_as_it_was_and_the_same_to_the_bit(
     resumed = sb.fit("textual-inversion", base, subject, checkpoint=tmp_path, resume=True, **SETTINGS)
     assert passes == [(True, 2), (True, 2), (True, 1)] * (STEPS - 1)
     assert resumed.tensors["rows"].equal(whole.tensors["rows"])
+
+
+def test_a_thrifty_run_casts_its_weights_once(base: Base, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    scarce(monkeypatch, lambda view, rows: view.spares)
+    genuine, casts = base_module.narrowed, []
+    monkeypatch.setattr(base_module, "narrowed", lambda *given: casts.append(1) or genuine(*given))
+    counts = []
+    for steps in (2, 6):
+        casts.clear()
+        given: dict[str, Any] = {**SETTINGS, "steps": steps, "compute": torch.bfloat16}
+        sb.fit("textual-inversion", base, subject, **given)
+        counts.append(len(casts))
+    assert counts[0] == counts[1] <= 4, "text encoder, autoencoder, and the U-Net before and after"
 
 
 def test_nothing_is_0_at_a_time() -> None:

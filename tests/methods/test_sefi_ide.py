@@ -24,7 +24,7 @@ from semblant.ops.schedule import Schedule, stage_of_timestep
 from semblant.patches.looks import ComparedLooks
 from semblant.patches.words import LearnedWord
 from semblant.sampling.solvers import points
-from semblant.training.balance import balance, pull
+from semblant.training.balance import Displaced, balance, pull
 from semblant.training.concepts import Concept
 from semblant.training.expansion import Expansion
 from semblant.training.optimise import optimise
@@ -414,7 +414,20 @@ def test_the_weighted_error_is_part_of_the_loss():
 
 
 def ratio(made: SeFiLearner, draws: int, seed: int) -> float:
-    return made.weight * (1 / balance(made, made.errors, draws, seeded(seed)))
+    """How hard the weighted face-wise error pulls on the key rows, in units of the denoising error, by our own count:
+    key rows one row length from the class word's, gradients of each error alone."""
+    rows, (denoising, attention) = made.rows, (0.0, 0.0)
+    generator = seeded(seed)
+    for _ in range(draws):
+        made.rows = Displaced(made.class_row, made.table.shape)
+        [given] = forward(made.base, [made], [generator])
+        table = made.table
+        assert (table - made.class_row)[:, :, 0].norm(dim=-1).allclose(made.class_row.norm())
+        pulls = [torch.autograd.grad(error.sum(), table, retain_graph=True)[0] for error in made.errors(*given)]
+        denoising += float(pulls[0][:, :, 0].norm())
+        attention += float(pulls[1][:, :, 0].norm())
+    made.rows = rows
+    return made.weight * attention / denoising
 
 
 def test_the_calibrated_weight_balances_both_errors_on_the_keys():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -121,6 +123,27 @@ def test_no_pictures_are_refused(base: Base) -> None:
         Bank(base, [], generator=seeded(0))
     with pytest.raises(SemblantError, match="pictures of the class"):
         prior_preservation([], "a photo of person", seeded(0))
+
+
+def test_class_pictures_are_made_fewer_at_a_time_where_memory_is_scarce(
+    base: Base, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plenty = class_latents(base, "a photo of person", 3, seed=4, steps=2, batch=3)
+    denoise, passes = Base.denoise, []
+
+    def limited(self: Base, x: Tensor, *given: Any) -> Tensor:
+        passes.append(len(x))
+        if len(x) > 2:  # one picture, both halves of guidance
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return denoise(self, x, *given)
+
+    monkeypatch.setattr(Base, "denoise", limited)
+    scarce = class_latents(base, "a photo of person", 3, seed=4, steps=2, batch=3)
+    assert passes == [6, 2, 2, 2, 2, 2, 2] and "making 1 pictures" in caplog.text
+    assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(scarce, plenty, strict=True))
+    monkeypatch.setattr(Base, "denoise", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(MemoryError):
+        class_latents(base, "a photo of person", 3, seed=4, steps=2)
 
 
 def test_class_rows_weigh_as_in_equation_2(base: Base) -> None:

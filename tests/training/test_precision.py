@@ -54,3 +54,38 @@ def test_inpainting_bases_are_measured_with_their_extra_channels(monkeypatch: py
     wide = miniature(in_channels=9)
     clock = clock_of(wide, {torch.float32: 1.0, torch.bfloat16: 0.5}, monkeypatch)
     assert precision.choose(wide, clock=clock) is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("fits", "tried"),
+    [
+        (lambda view, rows: rows == 1, [2, 1]),
+        (lambda view, rows: view.spares, [2, 1]),
+        (lambda view, rows: False, [2, 1]),
+    ],
+    ids=["fewer rows", "checkpointing", "not at all"],
+)
+def test_what_does_not_fit_is_measured_thriftier_or_not_at_all(
+    base: Base, monkeypatch: pytest.MonkeyPatch, fits: Callable[[Base, int], bool], tried: list[int]
+) -> None:
+    clock, seen = clock_of(base, {torch.float32: 1.0, torch.bfloat16: 0.5}, monkeypatch), list[int]()
+    inner = precision._seconds
+
+    def scarce(view: Base, rows: int, clock: Callable[[], float]) -> float:
+        if view.compute is torch.float32:
+            seen.append(rows)
+        if not fits(view, rows):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(view, rows, clock)
+
+    monkeypatch.setattr(precision, "_seconds", scarce)
+    fitted = fits(base.sparing(), 1)
+    assert precision.choose(base, rows=2, clock=clock) is (torch.bfloat16 if fitted else torch.float32)
+    assert seen == tried
+
+    def broken(*_: object) -> float:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(precision, "_seconds", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        precision.choose(base, clock=clock)

@@ -89,6 +89,8 @@ class SeFiIDE(FittingMethod):
     """Chance of a mirrored picture (paper)."""
     scale: tuple[float, float] = (0.1, 1.0)
     """Least and largest side of the picture on its canvas (paper)."""
+    aspect: tuple[float, float] = (0.9, 1.1)
+    """Narrowest and widest picture there, in parts of its own width, as far as the canvas is wide (Celeb Basis)."""
     canvas: Literal["black", "mean", "reflect"] = "black"
     """What surrounds a picture made smaller (black in the code of Celeb Basis, whose wording the paper shares)."""
     jitter: bool = True
@@ -137,7 +139,7 @@ class SeFiIDE(FittingMethod):
         """One more view of a picture and its mask: mirrored, recoloured, and pasted on a canvas."""
         image, mirrored = augmentation.flip(image, mask, generator, self.flip)
         image = augmentation.jitter(image, generator) if self.jitter else image
-        image, moved = augmentation.canvas(image, mirrored, generator, self.scale, canvas=self.canvas)
+        image, moved = augmentation.canvas(image, mirrored, generator, self.scale, self.aspect, self.canvas)
         assert moved is not None
         return image, moved
 
