@@ -30,7 +30,7 @@ from semblant.backbones.processor import Call, install, verify
 from semblant.backbones.prompt import tokenise
 from semblant.backbones.reader import Request, read_all, readers_of
 from semblant.backbones.site import Site, find_sites
-from semblant.backbones.twin import SPARING, Hook, narrowed, sparing, standing, twin
+from semblant.backbones.twin import SPARING, Casts, Hook, sparing, twin
 from semblant.errors import SemblantError
 from semblant.ops.schedule import Schedule
 
@@ -76,7 +76,7 @@ class Base:
         self._plain: WeakKeyDictionary[Encoded, Encoding] = WeakKeyDictionary()
         self._memory: dict[Hashable, tuple[Encoded, Encoding]] | None = None
         texts: dict[str, Any] = {reader.part: reader.encoder.eval() for reader in self.readers}
-        self._narrow: dict[str, tuple[Hashable, Any]] = {}
+        self._casts = Casts()
         self._parts: dict[str, Any] = {"unet": self.unet, **texts, "autoencoder": self.autoencoder}
         for part in self._parts.values():
             part.requires_grad_(False)
@@ -164,7 +164,7 @@ class Base:
     def computing(self, dtype: torch.dtype) -> Base:
         """A view whose networks run in `dtype` (float32 or bfloat16) by autocast."""
         view = copy.copy(self)
-        view.compute, view._plain, view._narrow = dtype, WeakKeyDictionary(), {}
+        view.compute, view._plain, view._casts = dtype, WeakKeyDictionary(), Casts()
         view._memory = None if self._memory is None else {}
         return view
 
@@ -182,7 +182,7 @@ class Base:
         """A view whose U-Net is differentiated with less memory, in more time, to the same result."""
         view = copy.copy(self)
         view._parts = {**self._parts, "unet": sparing(self._parts["unet"])}
-        view._narrow = {part: own for part, own in self._narrow.items() if part != "unet"}
+        view._casts = self._casts.without("unet")
         return view
 
     def attached(self, kind: type) -> tuple[Any, ...]:
@@ -389,20 +389,9 @@ class Base:
             return (getattr(network, method) if method else network)(*args, **kwargs)
 
     def _running(self, part: str) -> Any:
-        """A network with its matrices in the type in which autocast runs them, which would else cast them every time;
-        cast again when they have changed. One that something else runs in its own way (CPU offloading) is left as it
-        is."""
+        """A network with matrices in the type in which autocast runs them, which would else cast them every time."""
         network = self._parts[part]
-        if self.compute == torch.float32:
-            return network
-        state, known = standing(network), self._narrow.get(part)
-        if known is None or known[0] != state:
-            try:
-                known = state, narrowed(network, self.compute)
-            except SemblantError:
-                known = state, network
-            self._narrow[part] = known
-        return known[1]
+        return network if self.compute == torch.float32 else self._casts.of(part, network, self.compute)
 
 
 __all__ = ["Base", "TrajectoryPatch"]

@@ -36,9 +36,9 @@ def load(
     `source` is "embedded"; a folder in diffusers' layout with safetensors weights; `owner/name` or
     `owner/name@revision` on the hub, which with `offline` has to be in the local cache; or a .safetensors file in the
     original layout, which needs in `config` a folder, or a name on the hub, that holds the tokenizer and the schedule.
-    Raises FileProblem when there is no such base, or it cannot be read.
+    Raises FileProblem when there is no such base, or it cannot be read, SemblantError for a device that is not there.
     """
-    path = Path(source).expanduser()
+    path, device = Path(source).expanduser(), device_of(device)
     if str(source) != EMBEDDED and path.is_file():
         return _single(path, device, offline, config)
     if config is not None:
@@ -50,6 +50,27 @@ def load(
     if hub.is_name(str(source)) and path.suffix not in (*PICKLED, ".safetensors"):
         return from_folder(hub.snapshot(str(source), offline), device, name=str(source))
     raise FileProblem(f"no base at {source}: give {POSSIBLE}")
+
+
+KINDS = ("cpu", "cuda", "mps")
+
+
+def device_of(name: str | torch.device) -> torch.device:
+    """The device of a name such as cpu, cuda, cuda:1, mps. Raises SemblantError for what is none, or not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SemblantError(
+            f"no device {str(name)!r}; possible: {', '.join(KINDS)}, or cuda:1 for the second"
+        ) from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SemblantError(
+            f"torch sees {torch.cuda.device_count() or 'no'} GPU of NVIDIA, so there is no {name}: install a torch "
+            "that suits your driver (`semblant doctor` says what it sees), or compute on the cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise SemblantError("torch sees no GPU of Apple, so there is no mps; compute on the cpu")
+    return device
 
 
 def embedded_folder() -> Path:

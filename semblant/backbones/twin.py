@@ -68,6 +68,30 @@ def standing(network: nn.Module) -> Hashable:
     return sum(1 for _ in network.modules()), tuple(counted)
 
 
+class Casts:
+    """Narrow twins of networks by name, made when first asked for and again when their network has changed. One that
+    something else runs in its own way (CPU offloading) is left as it is."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[Hashable, nn.Module]] = {}
+
+    def of(self, name: str, network: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """The network in `dtype`."""
+        state = standing(network)
+        if name not in self._made or self._made[name][0] != state:
+            try:
+                self._made[name] = state, narrowed(network, dtype)
+            except SemblantError:
+                self._made[name] = state, network
+        return self._made[name][1]
+
+    def without(self, name: str) -> Casts:
+        """The others, for a view in which this network is another."""
+        rest = Casts()
+        rest._made = {other: made for other, made in self._made.items() if other != name}
+        return rest
+
+
 def sparing(network: nn.Module) -> nn.Module:
     """A twin of `network` that needs less memory and more time to be differentiated, for the same result.
 

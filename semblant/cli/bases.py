@@ -35,13 +35,17 @@ Config = Annotated[
         "that has its tokenizer and scheduler.",
     ),
 ]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="Where to compute: cpu, cuda or cuda:1 (NVIDIA), mps (Apple).")
+]
 
 
-def read(base: str, offline: bool, config: str | None) -> Base:
-    """Load the base that a command line names. Raises FileProblem when there is none, or it cannot be read."""
+def read(base: str, offline: bool, config: str | None, device: str = "cpu") -> Base:
+    """Load the base that a command line names. Raises FileProblem when there is none, or it cannot be read,
+    SemblantError for a device that is not there."""
     from semblant import verbs
 
-    return verbs.load(base, offline=offline, config=config)
+    return verbs.load(base, device, offline=offline, config=config)
 
 
 def precision_of(name: str) -> torch.dtype | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semblant.cli.bases import BaseName, Config, Offline, precision_of, read
+from semblant.cli.bases import BaseName, Config, Device, Offline, precision_of, read
 from semblant.cli.interruption import stoppable
 from semblant.cli.terminal import Terminal
 
@@ -17,6 +17,7 @@ def demo(
     base: BaseName = "embedded",
     offline: Offline = False,
     config: Config = None,
+    device: Device = "cpu",
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Updates per fit.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of fits and pictures.")] = 0,
     precision: Annotated[str, typer.Option("--precision", help="auto (measured once), float32 or bfloat16.")] = "auto",
@@ -29,7 +30,7 @@ def demo(
 
     terminal = Terminal(quiet, json)
     plan, compute = QUICK if quick else Plan(), precision_of(precision)
-    loaded = read(base, offline, config)
+    loaded = read(base, offline, config, device)
     with stoppable(terminal.say, "stopping after this step") as asked_to_stop:
         results = run(
             out,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from semblant.cli.bases import BaseName, Config, Offline, precision_of, read
+from semblant.cli.bases import BaseName, Config, Device, Offline, precision_of, read
 from semblant.cli.interruption import stoppable
 from semblant.cli.terminal import Terminal
 from semblant.cli.vocabulary import warn_of_unknown_words
@@ -77,6 +77,7 @@ def sample(
     base: BaseName = "embedded",
     offline: Offline = False,
     config: Config = None,
+    device: Device = "cpu",
     n: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Picture k starts from seed + k.")] = 0,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps of the solver. Default: the base's own.")] = None,
@@ -119,7 +120,7 @@ def sample(
     if out.exists() and not out.is_dir():
         raise FileProblem(f"{out} is a file; --out takes a folder")
     parts = [Given.read(text, name) for text, name in zip(concepts or [], ctx.meta["semblant names"], strict=True)]
-    loaded = read(base, offline, config)
+    loaded = read(base, offline, config, device)
     brought = [part.on(loaded) for part in parts]
     warn_of_unknown_words(terminal, loaded, f"{prompt}, {negative}", [concept.word for concept in brought])
     compute = compute or choose(loaded, rows=2)

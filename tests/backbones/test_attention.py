@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
-from semblant.backbones import base as base_module
+from semblant.backbones import twin as twin_module
 from semblant.backbones.context import Context
 from semblant.backbones.loading import miniature
 from semblant.backbones.moment import Moment
@@ -258,11 +258,11 @@ def test_bfloat16_casts_matrices_once_to_the_same_pictures(base, x, monkeypatch)
     context, image = base.text(["a photo of a hat", "a dog"]), torch.rand(1, 3, 32, 32)
     answers = lambda view: (view.denoise(x, AT, context), view.encode(image), view.decode(x))
     view, casts = base.computing(torch.bfloat16), []
-    monkeypatch.setattr(base_module, "narrowed", lambda *given: casts.append(1) or narrowed(*given))
+    monkeypatch.setattr(twin_module, "narrowed", lambda *given: casts.append(1) or narrowed(*given))
     ours = answers(view)
     again = answers(view.patched())
     assert len(casts) == 3, "U-Net, text encoder and autoencoder"
-    monkeypatch.setattr(base_module, "narrowed", lambda network, _dtype: network)
+    monkeypatch.setattr(twin_module, "narrowed", lambda network, _dtype: network)
     theirs = answers(base.computing(torch.bfloat16))
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(ours, again, theirs, strict=True))
 

@@ -7,10 +7,12 @@ import json
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from typer.testing import CliRunner
 
 from semblant.backbones.base import Base
 from semblant.backbones.loading import load, miniature
 from semblant.backbones.moment import Moment
+from semblant.cli.main import app
 from semblant.errors import FileProblem, SemblantError
 from semblant.patches.words import LearnedWord
 from semblant.sampling.loop import Branches, sample_latents
@@ -173,3 +175,13 @@ def test_a_miniature_is_the_same_every_time_and_leaves_randomness_alone():
     first = miniature(seed=1)
     assert torch.equal(torch.rand(1), expected)
     assert first.hashes() == miniature(seed=1).hashes() != miniature(seed=2).hashes()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("gpu", "possible: cpu, cuda"), ("cuda:99", "GPU of NVIDIA"), ("mps", "of Apple"), ("", "cpu")]
+)
+def test_a_device_that_is_not_there_is_told_before_anything_is_read(name, said, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(SemblantError, match=said):
+        load("no such base", name)
+    assert CliRunner().invoke(app, ["sample", "a dog", "--device", name]).exit_code == 2

@@ -13,7 +13,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import semblant as sb
-from semblant.backbones import base as base_module
+from semblant.backbones import twin as twin_module
 from semblant.backbones.base import Base
 from semblant.backbones.loading import miniature
 from semblant.cli.main import app
@@ -182,8 +182,8 @@ def test_a_resumed_run_is_as_thrifty_as_it_was_and_the_same_to_the_bit(
 
 def test_a_thrifty_run_casts_its_weights_once(base: Base, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     scarce(monkeypatch, lambda view, rows: view.spares)
-    genuine, casts = base_module.narrowed, []
-    monkeypatch.setattr(base_module, "narrowed", lambda *given: casts.append(1) or genuine(*given))
+    genuine, casts = twin_module.narrowed, []
+    monkeypatch.setattr(twin_module, "narrowed", lambda *given: casts.append(1) or genuine(*given))
     counts = []
     for steps in (2, 6):
         casts.clear()

@@ -17,7 +17,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from benchmarks.speed.checkpoint import SHAPES, pipeline_of
-from semblant.backbones import base as base_module
+from semblant.backbones import twin as twin_module
 from semblant.backbones.base import Base
 from semblant.backbones.loading import miniature
 from semblant.backbones.miniature import WORDS
@@ -132,5 +132,5 @@ def test_bfloat16_answers_as_autocast_does(monkeypatch: pytest.MonkeyPatch) -> N
             return view.denoise(x, at, view.text("a photo of a person"))
 
     ours = answer()
-    monkeypatch.setattr(base_module, "narrowed", lambda network, _dtype: network)
+    monkeypatch.setattr(twin_module, "narrowed", lambda network, _dtype: network)
     assert torch.equal(ours, answer())
