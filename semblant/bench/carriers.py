@@ -3,7 +3,9 @@
 `python -m semblant.bench.carriers build/flagship` takes the concepts that an experiment kept, pair by pair of people,
 exchanges their keys and values, and measures whether the face is nearer to the person whose values they are (SeFi-IDE,
 arXiv 2402.00631, says that values carry the identity). Beside it stand both people's own words: how often a face is
-nearer to its own person at all.
+nearer to its own person at all. Of two people one is always nearer, so guessing gives a half; and where keys were
+held near the class word's while learning, little but values is left to tell people apart (`--arm "attention weight 0"`
+shows words that were not).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from PIL import Image
 
 from semblant.backbones.base import Base
 from semblant.backbones.judges import Judges, load_judges
+from semblant.bench.experiment import stored
 from semblant.bench.runs import RunFolder
 from semblant.bench.sheet import keep, sheet
 from semblant.bench.sitter import Sitter, draw
@@ -82,11 +85,14 @@ def carried(base: Base, judges: Judges, one: Learned, other: Learned) -> tuple[l
 
 
 def kept_by(folder: Path, arm: str, split: Split) -> list[Learned]:
-    """The last concept that an experiment kept of each person. Raises FileProblem when there are not two."""
+    """The last concept that an experiment kept of each person whose cell is complete. Raises FileProblem when there are
+    not two, or they are people of another split."""
     found = []
     for place in sorted((folder / "cells").glob(f"*-{arm}")):
-        number = place.name.removesuffix(f"-{arm}")
-        if number.isdecimal() and (steps := RunFolder(place).kept()):
+        number, cell = place.name.removesuffix(f"-{arm}"), stored(place.parent / f"{place.name}.json")
+        if number.isdecimal() and cell and (steps := RunFolder(place).kept()):
+            if (own := cell.get("split", split)) != split:
+                raise FileProblem(f"{folder} holds people of {own}; say --split {own}")
             found.append(Learned(Sitter(split, int(number)), concepts.load(steps[-1][1])))
     if len(found) < 2:
         raise FileProblem(
@@ -110,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     try:
         people, base, judges = kept_by(given.folder, given.arm, given.split), load(given.base), load_judges("B")
+        if len(people) % 2:
+            log.info("person %d has nobody to exchange with and is left out", people[-1].sitter.index)
         for one, other in zip(people[::2], people[1::2], strict=False):
             found, shown = carried(base, judges, one, other)
             records += found

@@ -169,13 +169,13 @@ def _made(plan: Plan, name: str, base: Base, person: int, place: Path) -> dict[s
     """One cell, of which only what is missing or outdated is made."""
     record = place.parent / f"{place.name}.json"
     key, looks = _key(plan, plan.arms[name], base, person), f"{_judges()}, {plan.references} references, look {LOOK}"
-    cell, pictures = _stored(record), _pictures(place, len(plan.texts()) * plan.seeds)
+    cell, pictures = stored(record), _pictures(place, len(plan.texts()) * plan.seeds)
     if cell.get("key") != key or not pictures:
         record.unlink(missing_ok=True)  # or it would vouch for pictures it has not seen, if this is cut short
         made, pictures = _fitted(plan, plan.arms[name], base, person, RunFolder(place))
         for number, picture in enumerate(pictures):
             write_picture(picture, place / f"{number:03d}.png")
-        cell = {"key": key, "arm": name, "person": person, **made}
+        cell = {"key": key, "arm": name, "split": plan.split, "person": person, **made}
     if cell.get("judges") != looks:
         cell |= {"judges": looks, **_scored(plan, base.size, person, pictures)}
         write_json(record, cell)
@@ -201,7 +201,7 @@ def _judges() -> str:
     return hashlib.sha256("".join(found).encode()).hexdigest()[:16]
 
 
-def _stored(path: Path) -> dict[str, Any]:
+def stored(path: Path) -> dict[str, Any]:
     """A cell that is there; empty when it is missing or damaged, and is then made again."""
     try:
         found = json.loads(path.read_text())

@@ -74,7 +74,13 @@ def test_concepts_are_taken_from_where_an_experiment_keeps_them(
     with pytest.raises(FileProblem, match="of 0 people under 'SeFi-IDE'"):
         kept_by(tmp_path, "SeFi-IDE", "tune")
     for who in people:
-        RunFolder(tmp_path / "cells" / f"{who.sitter.index:04d}-SeFi-IDE").keep(who.concept)
+        place = tmp_path / "cells" / f"{who.sitter.index:04d}-SeFi-IDE"
+        RunFolder(place).keep(who.concept)
+        with pytest.raises(FileProblem, match="of [01] people"):  # it was cut short
+            kept_by(tmp_path, "SeFi-IDE", "tune")
+        place.with_name(f"{place.name}.json").write_text('{"key": "of its own", "split": "tune"}')
+    with pytest.raises(FileProblem, match="people of tune; say --split tune"):
+        kept_by(tmp_path, "SeFi-IDE", "heldout")
     (tmp_path / "cells" / "0001-not SeFi-IDE").mkdir()
     assert [who.sitter.index for who in kept_by(tmp_path, "SeFi-IDE", "tune")] == [1, 2]
     monkeypatch.setattr(carriers, "sample", pictures_of_the_values(people))
