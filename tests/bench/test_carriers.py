@@ -76,7 +76,7 @@ def test_concepts_are_taken_from_where_an_experiment_keeps_them(
     for who in people:
         place = tmp_path / "cells" / f"{who.sitter.index:04d}-SeFi-IDE"
         RunFolder(place).keep(who.concept)
-        with pytest.raises(FileProblem, match="of [01] people"):  # it was cut short
+        with pytest.raises(FileProblem, match=r"of [01] people"):  # it was cut short
             kept_by(tmp_path, "SeFi-IDE", "tune")
         place.with_name(f"{place.name}.json").write_text('{"key": "of its own", "split": "tune"}')
     with pytest.raises(FileProblem, match="people of tune; say --split tune"):
