@@ -363,7 +363,8 @@ def measure(
 def apply_to(concepts: Concept | Sequence[Concept], pipeline: Any) -> Callable[[], None]:
     """Teach a diffusers Stable Diffusion pipeline the words of concepts; its own loop and scheduler go on as they are.
 
-    Returns a function that takes the words off again. Also bound as `Concept.apply_to(pipeline)`.
+    Words taught before stay; of words of one name the last holds. Returns a function that takes these words off again,
+    in whichever order. Also bound as `Concept.apply_to(pipeline)`.
     """
     base = Base.wrap(pipeline)
     listed = [concepts] if isinstance(concepts, Concept) else list(concepts)

@@ -32,7 +32,8 @@ class SiteProcessor:
     """Attention at one site. Without a call in `moment` it is diffusers' own processor."""
 
     def __init__(self, site: Site) -> None:
-        self.site = site
+        # The layer owns its processor; owned in return, its weights would outlive the network.
+        self.site = replace(site, module=None)
         self.stock = AttnProcessor2_0()
 
     def __call__(
@@ -49,8 +50,8 @@ class SiteProcessor:
         if attention_mask is not None:
             raise SemblantError(f"attention layer {self.site.name} was given a mask, which patches cannot follow yet")
         call, labels = moment, moment.labels
-        # In a twin of the network this is another module, with weights of its own.
-        site = self.site if attn is self.site.module else replace(self.site, module=attn)
+        # In a twin of the network the layer is another module, with weights of its own.
+        site = replace(self.site, module=attn)
         if site.kind == "cross":
             keys, values = call.prepared.read(site, "key"), call.prepared.read(site, "value")
             for patch in call.chooser:
