@@ -18,8 +18,9 @@ def stoppable(say: Callable[[str], None], promise: str) -> Iterator[Callable[[],
     """A function that answers whether somebody asked to stop.
 
     Work that does not ask it within `GRACE` seconds gets a KeyboardInterrupt, and so it does when Ctrl-C is pressed a
-    second time; a second SIGTERM ends the program on the spot. `promise` is said at the first time: what happens until
-    it stops. Outside the main thread, where Python takes no signals, the answer is always no.
+    second time; a second SIGTERM ends the program on the spot. Work that was told yes has all the time it needs to put
+    things in order. `promise` is said at the first time: what happens until it stops. Outside the main thread, where
+    Python takes no signals, the answer is always no.
     """
     asked = threading.Event()
     if not _hears():
@@ -31,18 +32,27 @@ def stoppable(say: Callable[[str], None], promise: str) -> Iterator[Callable[[],
     late.daemon = True
 
     def hear(number: int, frame: FrameType | None) -> None:
+        # SIGINT stays with this function: whoever holds it back for a while would else lose it, or hear it as a first.
+        if asked.is_set():
+            late.cancel()
+            signal.default_int_handler(number, frame)
         asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         late.start()
         # A line that is being written just now cannot be interrupted by another.
         with suppress(RuntimeError, OSError):
             say(f"{promise}; once more stops at once")
 
+    def answer() -> bool:
+        if asked.is_set():
+            # It stops by itself now, and saves: nothing is to disturb that.
+            late.cancel()
+        return asked.is_set()
+
     for number in signals:
         signal.signal(number, hear)
     try:
-        yield asked.is_set
+        yield answer
     finally:
         late.cancel()
         for number, handler in before.items():

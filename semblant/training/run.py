@@ -225,21 +225,24 @@ class Run:
             "circumstances": circumstances(),
             "thrift": self.thrift.facts(),
         }
-        self.store.write(State(tensors, facts, self.identity))
-        self.saved = self.step
+        with undisturbed():
+            self.store.write(State(tensors, facts, self.identity))
+            self.saved = self.step
 
     def _rescue(self) -> str:
         """Save what there is, and say in half a sentence where it is and how to go on."""
         if self.store is None:
             return "nothing was saved, because no checkpoint folder was given"
         if self.whole:
-            for course in self.courses:
-                course.rewind()
-            if self.saved != self.step:
-                try:
-                    self._save()
-                except FileProblem as problem:
-                    logger.warning("%s", problem)
+            # The run is over: Ctrl-C has nothing left to stop, and what came of it would be lost.
+            with undisturbed(heed=False):
+                for course in self.courses:
+                    course.rewind()
+                if self.saved != self.step:
+                    try:
+                        self._save()
+                    except FileProblem as problem:
+                        logger.warning("%s", problem)
         if self.saved is None:
             return "nothing could be saved"
         kept = f"the state after step {self.saved} is in {self.store.folder}"
@@ -252,8 +255,8 @@ def circumstances() -> dict[str, Any]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ctrl-C waits until the block is done, so that no update is left half way.
+def undisturbed(heed: bool = True) -> Iterator[None]:
+    """Ctrl-C waits until the block is done, so that no update or file is left half way; without `heed` it is forgotten.
 
     Only the main thread hears of Ctrl-C; in others there is nothing to hold back.
     """
@@ -267,7 +270,7 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if heard:
+    if heard and heed:
         before(*heard[-1])
 
 

@@ -16,9 +16,11 @@ from semblant.backbones.base import Base
 from semblant.cli import fitting, interruption, subjects
 from semblant.cli.interruption import stoppable, terminable
 from semblant.data.pictures import read_settings
+from semblant.training.checkpoint import State, Store
 from semblant.training.concepts import load
 from semblant.training.course import Course
 from semblant.training.optimise import Progress
+from semblant.training.run import Run as TrainingRun
 from semblant.training.run import undisturbed
 
 Run = Callable[..., Any]
@@ -116,6 +118,88 @@ def test_in_the_midst_of_an_update_it_is_done_first(
     monkeypatch.setattr(Course, "update", slow)
     ended = fork(lambda: fit(*STEPS)).wait()
     assert ended.code == 130, ended.said
+    assert "interrupted at step 2 of 400: the state after step 2 is in maya.checkpoint" in ended.said
+
+
+def slowly(monkeypatch: pytest.MonkeyPatch, reached: Path) -> None:
+    """Every checkpoint takes longer than the grace, which is made shorter."""
+    write = Store.write
+
+    def late(self: Store, state: State) -> Path:
+        with reached.open("a") as file:
+            file.write("x")
+        time.sleep(1)
+        return write(self, state)
+
+    monkeypatch.setattr(interruption, "GRACE", 0.3)
+    monkeypatch.setattr(Store, "write", late)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_save_that_takes_longer_than_a_step_may_is_done(
+    fit: Run, fork: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    slowly(monkeypatch, tmp_path / "saving")
+    monkeypatch.setattr(fitting.Teller, "__call__", telling(tmp_path / "reached"))
+    child = fork(lambda: fit(*STEPS))
+    child.until((tmp_path / "reached").exists)
+    child.signal(number)
+    ended = child.wait()
+    assert ended.code == 130 and "error: interrupted at step" in ended.said, ended.said
+    assert "is in maya.checkpoint; the same command with `--resume` goes on" in ended.said
+    assert len(list(Path("maya.checkpoint").iterdir())) == 1
+
+
+def test_ctrl_c_pressed_over_and_over_does_not_lose_what_is_being_saved(
+    fit: Run, fork: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    slowly(monkeypatch, tmp_path / "saving")
+    monkeypatch.setattr(fitting.Teller, "__call__", telling(tmp_path / "reached"))
+    child = fork(lambda: fit(*STEPS))
+    child.until((tmp_path / "reached").exists)
+    child.signal(signal.SIGINT)
+    child.until((tmp_path / "saving").exists)
+    for _ in range(3):
+        child.signal(signal.SIGINT)
+        time.sleep(0.05)
+    ended = child.wait()
+    assert ended.code == 130 and "error: interrupted at step" in ended.said, ended.said
+    assert len(list(Path("maya.checkpoint").iterdir())) == 1
+
+
+def test_a_checkpoint_on_its_way_is_finished_and_not_written_again(
+    fit: Run, fork: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    slowly(monkeypatch, tmp_path / "saving")
+    child = fork(lambda: fit("--steps", 101))
+    child.until((tmp_path / "saving").exists)
+    child.signal(signal.SIGTERM)
+    ended = child.wait()
+    assert ended.code == 130 and "interrupted at step 100 of 101: the state after step 100" in ended.said, ended.said
+    assert (tmp_path / "saving").read_text() == "x"
+
+
+def test_sigterm_in_an_update_is_the_first_time_and_the_end_of_the_grace_the_second(
+    fit: Run, fork: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    update, recover = Course.update, TrainingRun._recover
+
+    def terminated(self: Course, loss: float, found: Any) -> None:
+        update(self, loss, found)
+        if self.taken == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+
+    def slow(self: TrainingRun, course: Course) -> None:
+        if course.taken == 2:
+            time.sleep(120)
+        recover(self, course)
+
+    monkeypatch.setattr(interruption, "GRACE", 0.3)
+    monkeypatch.setattr(Course, "update", terminated)
+    monkeypatch.setattr(TrainingRun, "_recover", slow)
+    ended = fork(lambda: fit(*STEPS)).wait()
+    assert ended.code == 130 and "Traceback" not in ended.said, ended.said
     assert "interrupted at step 2 of 400: the state after step 2 is in maya.checkpoint" in ended.said
 
 
