@@ -33,7 +33,7 @@ from semblant.errors import FileProblem, SemblantError
 from semblant.methods.index import method_class
 from semblant.training import concepts
 from semblant.training.concepts import Concept
-from semblant.training.lock import held
+from semblant.training.lock import held, lock_name
 from semblant.training.optimise import Interrupted, Progress
 from semblant.training.precision import choose, precision_name
 from semblant.world.prompts import demo_prompts
@@ -124,7 +124,7 @@ def run(
     """
     plan = replace(plan or Plan(), steps=steps or (plan or Plan()).steps)
     place = Path(os.path.abspath(out))
-    with held(place.with_name(f"{place.name}.lock"), out):
+    with held(place.with_name(lock_name(place.name)), out):
         base = base.computing(compute or choose(base, rows=2))
         say(f"computing in {precision_name(base.compute)}")
         return _run(out, base, plan, seed, word, base_name, sitter or Sitter(), say, stop)

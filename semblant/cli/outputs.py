@@ -50,7 +50,7 @@ class Output:
 
     @property
     def lock(self) -> Path:
-        """The file that says which run makes it: NAME.lock."""
+        """The file that says which run makes it: .NAME.semblant-lock."""
         return _lock_of(self.checkpoint)
 
     @classmethod

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from semblant.errors import FileProblem, SemblantError
 from semblant.training.files import content_hash, read_tensors, write_tensors
+from semblant.training.lock import lock_name
 
 FORMAT = "semblant-checkpoint/1"
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
@@ -75,8 +76,8 @@ class Store:
 
     @property
     def lock(self) -> Path:
-        """The file that says which run writes here: NAME.lock beside NAME.checkpoint."""
-        return self.folder.with_name(self.folder.name.removesuffix(".checkpoint") + ".lock")
+        """The file that says which run writes here: .NAME.semblant-lock beside NAME.checkpoint."""
+        return self.folder.with_name(lock_name(self.folder.name.removesuffix(".checkpoint")))
 
     def remove(self) -> None:
         """Delete the checkpoints, and the folder when nothing else is in it."""

@@ -22,6 +22,13 @@ except ImportError:  # Windows
 
 TRIES = 100
 """How often a lock that its holder lets go meanwhile is tried again."""
+MARK = b'{"pid": '
+"""How what we write into a lock file begins."""
+
+
+def lock_name(name: str) -> str:
+    """What the lock file of an output is called, as no other program calls its own: `.NAME.semblant-lock`."""
+    return f".{name}.semblant-lock"
 
 
 @contextmanager
@@ -29,8 +36,8 @@ def held(path: Path, what: Path | str) -> Iterator[None]:
     """Hold the lock file `path` for the block, so that no other run makes `what`. A thread may hold it more than once.
 
     Where the system can, it holds the file itself, which ends with the process however that dies; so the lock of a
-    dead run is taken over. Raises FileProblem naming process and computer while another run holds it, and when the file
-    cannot be made.
+    dead run is taken over. Raises FileProblem naming process and computer while another run holds it, when the file
+    cannot be made, and when one of that name is no lock of ours, which stays as it is.
     """
     me = {"pid": os.getpid(), "thread": threading.get_ident(), "host": socket.gethostname()}
     try:
@@ -49,7 +56,8 @@ def held(path: Path, what: Path | str) -> Iterator[None]:
         # First the name, then the hold: whoever opened the file in between sees that its name is gone.
         with suppress(OSError):
             os.ftruncate(handle, 0)
-            path.unlink()
+            if _still_there(path, handle):
+                path.unlink()
         os.close(handle)
 
 
@@ -64,6 +72,10 @@ def _taken(path: Path, me: Mapping[str, Any]) -> int | None:
                 return None
             if not _still_there(path, handle):
                 continue
+            if not _is_lock(handle):
+                raise FileProblem(
+                    f"{path} is no lock file of semblant and stays as it is: move it, or give another --out"
+                )
             if _lives(_read(handle), me, bool(gripped)):
                 return None
             ours = True
@@ -100,6 +112,12 @@ def _still_there(path: Path, handle: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(handle))
     except FileNotFoundError:
         return False
+
+
+def _is_lock(handle: int) -> bool:
+    """Whether we wrote the file, or nobody anything; what a crash left of our writing may be cut, or zeros."""
+    found = _content(handle).strip(b"\0")
+    return found.startswith(MARK) or MARK.startswith(found)
 
 
 def _lives(holder: Mapping[str, Any], me: Mapping[str, Any], gripped: bool) -> bool:
@@ -140,10 +158,14 @@ def _holder(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _read(handle: int) -> dict[str, Any]:
+def _content(handle: int) -> bytes:
     os.lseek(handle, 0, os.SEEK_SET)
+    return os.read(handle, 4096)
+
+
+def _read(handle: int) -> dict[str, Any]:
     try:
-        found = json.loads(os.read(handle, 4096))
+        found = json.loads(_content(handle))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -73,7 +73,7 @@ def optimise(
     `checkpoint` is a folder: every `every` steps, when interrupted and at the end the whole state is written there.
     With `resume` a run goes on from it in the precision it began with, bit for bit on one CPU with a fixed number of
     threads. `fingerprint` (settings, hashes of pictures and base) has to be what it was then. Nobody else may run in
-    that folder meanwhile, which NAME.lock beside it says.
+    that folder meanwhile, which .NAME.semblant-lock beside it says.
 
     An update whose loss or gradient is not finite is left out; after 10 in a row the learner goes back to what it had
     learned where that was last remembered, every `every` steps. When memory runs out, steps are taken in smaller

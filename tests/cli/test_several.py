@@ -138,7 +138,7 @@ def test_an_interrupted_run_of_both_goes_on_to_the_same_bits(fit: Run, monkeypat
     for word in ("maya", "rex"):
         one, same = (concepts.load(f"{place}/{word}.safetensors") for place in ("whole", "half"))
         assert one.tensors["rows"].equal(same.tensors["rows"])
-    assert not list(Path("half").glob("*.checkpoint")) and not list(Path("half").glob("*.lock"))
+    assert not list(Path("half").glob("*.checkpoint")) and not list(Path("half").glob("*lock"))
 
 
 def test_a_second_concept_that_cannot_be_written_is_written_later(fit: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,17 +211,20 @@ def test_what_is_there_is_not_lost(fit: Run) -> None:
 def test_another_run_of_one_of_them_is_kept_out(fit: Run) -> None:
     from semblant.cli.outputs import Outputs
     from semblant.errors import FileProblem
+    from semblant.training.lock import lock_name
 
     both = Outputs.of(None, ["<maya>", "<rex>"], resume=False, force=False)
     with both.held():
-        assert sorted(path.name for path in Path().glob("*.lock")) == ["maya+rex.lock", "maya.lock", "rex.lock"]
-    assert not list(Path().glob("*.lock"))
-    Path("rex.lock").write_text(json.dumps({"pid": 1, "thread": 1, "host": "elsewhere"}))
+        assert sorted(path.name for path in Path().glob("*lock")) == [
+            lock_name(name) for name in ("maya+rex", "maya", "rex")
+        ]
+    assert not list(Path().glob("*lock"))
+    Path(lock_name("rex")).write_text(json.dumps({"pid": 1, "thread": 1, "host": "elsewhere"}))
     refused = fit(*TWO)
     assert refused.exit_code == 3 and "rex.safetensors is being made by another run" in refused.stderr
     with pytest.raises(FileProblem), both.held():
         pass
-    assert not Path("maya.lock").exists()
+    assert not Path(lock_name("maya")).exists()
 
 
 def test_many_subjects_share_a_name_that_any_disk_takes() -> None:

@@ -55,7 +55,7 @@ def test_no_room_for_the_concept_keeps_the_run(fit: Run, fork: Run, expected: An
     said = one_sentence(ended.said)
     assert ended.code == 3 and "maya.safetensors cannot be written: No space left on device" in said
     assert "the finished run is in maya.checkpoint" in said and "`--resume` writes the concept" in said
-    assert not Path("maya.safetensors").exists() and not Path("maya.lock").exists()
+    assert not Path("maya.safetensors").exists() and not Path(".maya.semblant-lock").exists()
     resumed = fork(lambda: fit(*STEPS, "--resume")).wait()
     assert resumed.code == 0, resumed.said
     assert load("maya.safetensors").tensors["rows"].equal(expected.tensors["rows"])

@@ -67,10 +67,10 @@ def test_what_a_writer_left_that_was_killed_is_swept_up(fit: Callable[..., Any],
 
         os.replace = replace  # type: ignore[assignment]
 
-    hidden = lambda: [path for path in tmp_path.rglob(".*") if path.is_file()]
+    hidden = lambda ending="": [path for path in tmp_path.rglob(f".*{ending}") if path.is_file()]
     for ending in ("checkpoint-000001.safetensors", "maya.safetensors"):
         ended = fork(lambda: (dying(ending), fit("--steps", 2, "--resume"))).wait()  # noqa: B023 - forked at once
-        assert ended.code == -signal.SIGKILL and len(hidden()) == 1, ended.said
+        assert ended.code == -signal.SIGKILL and len(hidden(".part")) == 1, ended.said
     assert fork(lambda: fit("--steps", 2, "--resume")).wait().code == 0
     assert not hidden() and Path("maya.safetensors").exists() and not Path("maya.checkpoint").exists()
 

@@ -123,4 +123,4 @@ def test_the_command_line_refuses_in_one_sentence(
     refused = run(*line, "--resume")
     assert refused.exit_code == 2 and "base.unet was" in refused.stderr
     assert {path: path.read_bytes() for path in Path("maya.checkpoint").iterdir()} == before
-    assert not Path("maya.lock").exists()
+    assert not Path(".maya.semblant-lock").exists()

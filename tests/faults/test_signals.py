@@ -56,7 +56,7 @@ def test_between_two_steps_it_saves_and_says_how_to_go_on(
     assert "stopping after this step, and saving; once more stops at once" in ended.said
     assert "error: interrupted at step" in ended.said and "the same command with `--resume` goes on" in ended.said
     assert "Traceback" not in ended.said
-    assert len(list(Path("maya.checkpoint").iterdir())) == 1 and not Path("maya.lock").exists()
+    assert len(list(Path("maya.checkpoint").iterdir())) == 1 and not Path(".maya.semblant-lock").exists()
     assert not Path("maya.safetensors").exists()
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semblant as sb
+from semblant import verbs
 from semblant.backbones.base import Base
 from semblant.cli import fitting
 from semblant.cli.main import app
@@ -58,22 +59,22 @@ def test_the_second_run_hears_who_is_at_work_and_takes_over_when_that_is_killed(
         assert second.code == 3, second.said
         assert f"maya.safetensors is being made by another run, process {first.pid} on {HOST}, since 20" in second.said
         assert "wait for it, stop it, or give another --out" in second.said and "Traceback" not in second.said
-    assert json.loads(Path("maya.lock").read_text())["pid"] == first.pid
+    assert json.loads(Path(".maya.semblant-lock").read_text())["pid"] == first.pid
     # Another output beside it is free.
     assert fork(lambda: fit(*STEPS, "--out", "other")).wait().code == 0
     first.signal(signal.SIGKILL)
-    assert first.wait().code == -signal.SIGKILL and Path("maya.lock").exists()
+    assert first.wait().code == -signal.SIGKILL and Path(".maya.semblant-lock").exists()
     third = fork(lambda: fit(*STEPS, "--resume")).wait()
     assert third.code == 0, third.said
     assert load("maya.safetensors").tensors["rows"].equal(load("whole.safetensors").tensors["rows"])
-    assert not Path("maya.lock").exists()
+    assert not Path(".maya.semblant-lock").exists()
 
 
 def test_from_python_too(base: Base, subject: Subject, fork: Run, tmp_path: Path) -> None:
     given: dict[str, Any] = {"checkpoint": tmp_path / "run", "steps": 2, "views": 2, "batch": 1}
 
     def work() -> None:
-        with held(tmp_path / "run.lock", "run"):
+        with held(tmp_path / ".run.semblant-lock", "run"):
             (tmp_path / "reached").touch()
             time.sleep(300)
 
@@ -135,12 +136,48 @@ def test_a_lock_of_another_computer_is_believed(tmp_path: Path) -> None:
     assert path.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": 5}', "\0" * 9])
+@pytest.mark.parametrize("content", ["", "{", '{"pid": "x"}', '{"pid": 5}', "\0" * 9, '{"pid": 5, "thr\0\0'])
 def test_a_lock_that_names_nobody_is_taken_over(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.lock").write_text(content)
     with held(tmp_path / "a.lock", "a"):
         assert json.loads((tmp_path / "a.lock").read_text())["pid"] == os.getpid()
     assert not (tmp_path / "a.lock").exists()
+
+
+@pytest.mark.parametrize("content", ["version = 1\n", "[]", '{"name": "ours"}', "# yarn lockfile v1\n", "\0\0x"])
+def test_a_file_of_that_name_that_is_no_lock_stays_as_it_is(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.lock"
+    path.write_text(content)
+    with pytest.raises(FileProblem, match=r"a\.lock is no lock file of semblant.* another --out"), held(path, "a"):
+        pass
+    assert path.read_text() == content
+
+
+def test_what_has_taken_a_locks_name_meanwhile_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with held(path, "a"):
+        path.unlink()
+        path.write_text("another's")
+    assert path.read_text() == "another's"
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_the_lock_files_of_other_programs_are_let_alone(
+    command: Run, photo: Path, fork: Run, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    def no_base(*given: Any, **named: Any) -> Base:
+        raise FileProblem("no base")
+
+    if refused:
+        monkeypatch.setattr(verbs, "load", no_base)
+    for name in ("uv", "yarn"):
+        Path(f"{name}.lock").write_text(f"of {name}")
+    line = ("fit", "textual-inversion", photo, "--class-word", "dog", "--face", "none", "--no-verdict", "--steps", 1)
+    for more in (("--word", "<m>", "--out", "uv.safetensors"), ("--word", "<yarn>")):
+        ended = fork(lambda more=more: command(*line, *more)).wait()
+        assert ended.code == (3 if refused else 0), ended.said
+    assert [Path(f"{name}.lock").read_text() for name in ("uv", "yarn")] == ["of uv", "of yarn"]
+    assert not list(Path().glob(".*lock"))
 
 
 def test_who_has_a_dead_runs_number_now_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -199,7 +236,7 @@ def test_a_lock_within_itself_is_let_go_at_the_end_only(tmp_path: Path) -> None:
 
 def test_a_second_demo_in_a_folder_hears_of_the_first(command: Run, fork: Run, tmp_path: Path) -> None:
     def work() -> None:
-        with held(tmp_path / "demo.lock", "demo"):
+        with held(tmp_path / ".demo.semblant-lock", "demo"):
             (tmp_path / "reached").touch()
             time.sleep(300)
 
