@@ -21,6 +21,8 @@ from semblant.training import checkpoint
 from semblant.training.files import content_hash, not_finite, read_tensors, write_tensors
 
 FORMAT = "semblant/1"
+WHOLE = "sha256_all"
+"""Metadata key of the checksum over all other metadata, that of the tensors among it. Early files have none."""
 XL_ROWS, XL_WIDTHS = ("clip_l", "clip_g"), (768, 1280)
 """What embedding files call the rows in the two text encoders of Stable Diffusion XL, and how wide these are."""
 logger = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ _WRITTEN: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "figures": dict,
 }
-"""What a file's metadata holds beside its format and checksum, each as JSON text, and the type it reads back as."""
+"""What a file's metadata holds beside its format and checksums, each as JSON text, and the type it reads back as."""
 _REQUIRED = ("method", "settings", "word", "class_word", "base")
 _PRIVATE = ("pictures", "consent", "versions")
 
@@ -96,7 +98,8 @@ def save(concept: Concept, path: str | Path, strip: bool = False) -> None:
     if not strip and not concept.versions:
         facts["versions"] = versions()
     metadata = {name: json.dumps(_portable(value)) for name, value in facts.items()}
-    write_tensors(Path(path), concept.tensors, {"format": FORMAT, "sha256": content_hash(concept.tensors), **metadata})
+    metadata |= {"format": FORMAT, "sha256": content_hash(concept.tensors)}
+    write_tensors(Path(path), concept.tensors, {**metadata, WHOLE: _metadata_hash(metadata)})
 
 
 def load(path: str | Path, base: Base | None = None) -> Concept:
@@ -108,6 +111,7 @@ def load(path: str | Path, base: Base | None = None) -> Concept:
     path = Path(path)
     tensors, metadata = read_tensors(path)
     _require_format(path, tensors, metadata)
+    require_whole(path, metadata)
     try:
         facts = {name: json.loads(metadata[name]) for name in _WRITTEN if name in metadata}
     except ValueError:
@@ -125,6 +129,20 @@ def load(path: str | Path, base: Base | None = None) -> Concept:
     if base is not None:
         require_base(concept, base, str(path))
     return concept
+
+
+def require_whole(path: Path, metadata: Mapping[str, str]) -> None:
+    """Raise FileProblem unless a concept's metadata is as it was written. The tensors are not looked at."""
+    if WHOLE in metadata and metadata[WHOLE] != _metadata_hash(metadata):
+        raise FileProblem(
+            f"{path} is damaged: its metadata (word, class word, settings ...) does not match its checksum; "
+            "take a copy that is whole, or fit the subject again"
+        )
+
+
+def _metadata_hash(metadata: Mapping[str, str]) -> str:
+    """SHA-256 over all metadata but itself, as sorted JSON."""
+    return content_hash({}, json.dumps({key: metadata[key] for key in metadata if key != WHOLE}, sort_keys=True))
 
 
 def require_base(concept: Concept, base: Base, name: str | None = None) -> None:

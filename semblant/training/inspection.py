@@ -86,6 +86,8 @@ def _concept(path: Path, header: Header) -> dict[str, Any] | None:
         return {"kind": "checkpoint of an unfinished run"}
     if not re.fullmatch(r"semblant/\d+", given):
         return None
+    if given == concepts.FORMAT:
+        concepts.require_whole(path, header.metadata)
     facts = {key: _value(text) for key, text in header.metadata.items()}
     wanted = ("method", "word", "class_word", "base", "settings", "seed", "steps", "losses", "figures", "consent")
     record: dict[str, Any] = {"kind": "concept", "format": given, "readable": given == concepts.FORMAT}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from semblant.errors import FileProblem
 from semblant.training import concepts
 from semblant.training.checkpoint import Store
 from semblant.training.concepts import Concept
+from semblant.training.files import read_tensors, write_tensors
+from semblant.training.inspection import inspect
 
 QUICK = {"views": 2, "batch": 1, "steps": 6}
 
@@ -99,6 +102,50 @@ def test_when_none_is_whole_all_are_named(base: Base, subject: Subject, learned:
     with pytest.raises(FileProblem, match="without `--resume`") as caught:
         sb.fit("textual-inversion", base, subject, checkpoint=tmp_path, resume=True, **QUICK)
     assert str(newest) in str(caught.value) and str(older) in str(caught.value)
+
+
+def test_no_bit_of_a_concepts_header_makes_another_concept(learned: Any, tmp_path: Path) -> None:
+    path = tmp_path / "maya.safetensors"
+    concepts.save(learned[0], path)
+    content = path.read_bytes()
+    whole, header = concepts.load(path), 8 + int.from_bytes(content[:8], "little")
+    telling = [content.index(text) * 8 for text in (b"person", b"class_word", b"<maya>")]
+    bits = {
+        *random.Random("header").sample(range(64, 8 * header), 600),
+        *(first + k for first in telling for k in range(48)),
+    }
+    refused = 0
+    for bit in sorted(bits):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(damaged))
+        try:
+            read = concepts.load(path)
+        except FileProblem as problem:
+            assert str(path) in str(problem) and "\n" not in str(problem)
+            refused += 1
+        else:
+            # The name of the checksum itself: then what it would guard is whole.
+            assert replace(read, tensors={}) == replace(whole, tensors={})
+            assert read.tensors["rows"].equal(whole.tensors["rows"])
+    assert refused > 0.9 * len(bits)
+
+
+def test_an_altered_word_is_refused_when_read_and_when_inspected(learned: Any, tmp_path: Path) -> None:
+    path = tmp_path / "maya.safetensors"
+    concepts.save(learned[0], path)
+    path.write_bytes(path.read_bytes().replace(b"person", b"parson"))
+    for look in (concepts.load, inspect):
+        with pytest.raises(FileProblem, match=r"maya\.safetensors is damaged: its metadata .* its checksum"):
+            look(path)
+
+
+def test_a_concept_from_before_metadata_had_a_checksum_is_read(learned: Any, tmp_path: Path) -> None:
+    path = tmp_path / "maya.safetensors"
+    concepts.save(learned[0], path)
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, tensors, {key: text for key, text in metadata.items() if key != "sha256_all"})
+    assert concepts.load(path).word == "<maya>" and inspect(path)["word"] == "<maya>"
 
 
 def test_a_concept_with_a_bit_of_its_tensors_flipped_is_refused_by_name(learned: Any, tmp_path: Path) -> None:
