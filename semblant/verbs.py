@@ -19,6 +19,7 @@ from semblant.backbones.context import Framing
 from semblant.backbones.loading import load as load
 from semblant.backbones.patch import Patch
 from semblant.backbones.pipeline import lend
+from semblant.backbones.prompt import placeholder
 from semblant.data.pictures import to_image
 from semblant.data.subject import Subject
 from semblant.errors import SemblantError, closest, out_of_memory
@@ -295,8 +296,10 @@ def sample(
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if n < 1:
         raise SemblantError(f"n is how many pictures to make, 1 or more; got {n}")
+    pattern = placeholder([concept.word for concept in concepts])
+    named = {word for text in prompts for word in pattern.findall(text)}
     for concept in concepts:
-        if not any(concept.word in text for text in prompts):
+        if concept.word not in named:
             raise SemblantError(
                 f"the concept {concept.word} ({concept.class_word}) is not in the prompt {prompts[0]!r}; "
                 f"write {concept.word} where it should appear"

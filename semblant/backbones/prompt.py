@@ -34,7 +34,7 @@ def read_weights(text: str) -> list[tuple[str, float]]:
     return pieces
 
 
-def _placeholder(words: Sequence[str]) -> re.Pattern[str]:
+def placeholder(words: Sequence[str]) -> re.Pattern[str]:
     """Finds placeholders, the longest first, but none inside another word: "sks" is not in "desks"."""
     bounded = [
         (r"(?<!\w)" if word[0].isalnum() else "") + re.escape(word) + (r"(?!\w)" if word[-1].isalnum() else "")
@@ -66,14 +66,14 @@ def tokenise(tokenizer: Any, text: str, words: Sequence[WordsPatch] = (), filler
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise SemblantError(f"the prompt {text!a} holds bytes that are no text; write it in letters (UTF-8)")
     for patch in words:
-        if patch.word is None or _placeholder([patch.word]).search(text):
+        if patch.word is None or placeholder([patch.word]).search(text):
             text = patch.prompt(text)
     lengths = {patch.word: patch.length for patch in words if patch.word}
     limit = tokenizer.model_max_length
     ids: list[int] = [tokenizer.bos_token_id]
     weights: list[float] = [1.0]
     positions: dict[str, tuple[int, ...]] = {}
-    splitter = _placeholder(list(lengths))
+    splitter = placeholder(list(lengths))
     for piece, weight in read_weights(text):
         for part in splitter.split(piece) if lengths else [piece]:
             if part in lengths:

@@ -18,10 +18,11 @@ def warn_of_unknown_words(terminal: Terminal, base: Base, text: str, known: Iter
     """Name the words of a prompt that the embedded base does not know; `known` are those that concepts bring."""
     if base.architecture != EMBEDDED:
         return []
+    from semblant.backbones.prompt import placeholder
     from semblant.world.captions import read
 
-    for word in sorted(known, key=len, reverse=True):
-        text = text.replace(word, " ")
+    if brought := list(known):
+        text = placeholder(brought).sub(" ", text)
     unknown = list(read(text).unknown)
     if unknown:
         it = "it" if len(unknown) == 1 else "them"

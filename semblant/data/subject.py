@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from semblant.backbones.prompt import placeholder
 from semblant.data.faces import Detector, Face, find_faces
 from semblant.data.masks import ellipse, share, standing_out
 from semblant.data.pictures import PathLike, Picture, read_folder
@@ -176,8 +177,7 @@ def looking(choice: FaceChoice, person: bool) -> bool:
 def template_of(caption: str, word: str) -> str | None:
     """A caption with `{}` where the word goes; None when neither the word nor `{}` is in it."""
     # As in prompts, "sks" is not in "desks"; brackets need no space around them.
-    before, after = (r"(?<!\w)" if word[0].isalnum() else ""), (r"(?!\w)" if word[-1].isalnum() else "")
-    named = re.sub(before + re.escape(word) + after, "{}", caption)
+    named = placeholder([word]).sub("{}", caption)
     return named if "{}" in named else None
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semblant.backbones.moment import Moment
+from semblant.backbones.prompt import placeholder
 from semblant.training.learner import Batch, Example, denoising_error
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def evenness(learner: WordLearner, generator: torch.Generator) -> Float[Tensor, 
     """
     base, total = learner.base, learner.base.schedule.timesteps
     part_of = torch.arange(total) * PARTS // total
-    errors = []
+    word, errors = placeholder([learner.word]), []
     for part in range(PARTS):
         examples: list[Example] = []
         while len(examples) < DRAWS:
@@ -43,7 +44,7 @@ def evenness(learner: WordLearner, generator: torch.Generator) -> Float[Tensor, 
         timesteps = own[torch.randint(len(own), (len(examples),), generator=generator)].to(base.device)
         latent = torch.stack([example.latent for example in examples])
         noise = torch.randn(latent.shape, generator=generator).to(latent)
-        prompts = [example.prompt.replace(learner.word, learner.class_word) for example in examples]
+        prompts = [word.sub(learner.class_word, example.prompt) for example in examples]
         context, x = base.text(prompts), base.schedule.noised(latent, noise, timesteps)
         masks = [example.mask for example in examples if example.mask is not None]
         mask = torch.stack(masks).to(latent) if learner.mask_loss and len(masks) == len(examples) else None

@@ -281,6 +281,7 @@ def test_words_and_photographs_that_the_embedded_base_does_not_know_are_named(po
     other: Any = SimpleNamespace(architecture="sd-1")
     unknown = warn_of_unknown_words(Terminal(), embedded, "a photo of <maya> and zorb on a zeppelin", ["zorb"])
     assert unknown == ["zeppelin"] and "'zeppelin'" in caplog.text
+    assert warn_of_unknown_words(Terminal(), embedded, "zorb among zorbs", ["zorb"]) == ["zorbs"]
     assert warn_of_unknown_words(Terminal(), other, "a zeppelin") == []
     assert warn_of_photographs(Terminal(), embedded, [portrait]) and "never seen a photograph" in caplog.text
     assert not warn_of_photographs(Terminal(), other, [portrait])

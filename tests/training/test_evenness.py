@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,18 @@ def test_the_error_in_its_units_is_as_large_everywhere_and_on_the_mean_as_before
     assert max(before) > 3 * min(before)
     assert max(after) < 1.35 * min(after)
     assert np.mean(after) == pytest.approx(np.mean(before), rel=0.1)
+
+
+def test_the_class_word_stands_where_the_word_did_and_in_no_other_word(
+    uneven: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, said = type(uneven).text, set()
+    made = TextualInversion(**QUICK).learner(
+        uneven, replace(subject(), word="sks", captions=("sks on desks",)), torch.Generator().manual_seed(0)
+    )
+    monkeypatch.setattr(type(uneven), "text", lambda self, texts: said.update(texts) or read(self, texts))
+    evenness(made, torch.Generator().manual_seed(0))
+    assert "person on desks" in said and not [text for text in said if "deperson" in text]
 
 
 @pytest.mark.parametrize("mask", [False, True])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -78,6 +80,24 @@ def test_a_learned_word_changes_its_prompt_and_no_other(base: Base, concept: Con
     assert distance(with_word, plain) > 0.01
     with pytest.raises(SemblantError, match="not in the prompt"):
         sb.sample(base, "a photo of person", concepts=[concept], steps=3)
+
+
+@pytest.mark.parametrize(
+    ("words", "prompt", "missing"),
+    [
+        (["sks"], "desks on the beach", "sks"),
+        (["sks"], "skss", "sks"),
+        (["sks", "sks-cat"], "a photo of sks-cat", "sks"),
+        (["<maya>", "sks"], "<maya> at two desks", "sks"),
+    ],
+)
+def test_a_word_inside_another_is_not_in_the_prompt(
+    base: Base, concept: Concept, words: list[str], prompt: str, missing: str
+) -> None:
+    renamed = [replace(concept, word=word) for word in words]
+    with pytest.raises(SemblantError, match=rf"the concept {missing} \(person\) is not in the prompt"):
+        sb.sample(base, prompt, concepts=renamed, steps=1)
+    assert len(sb.sample(base, f"{prompt}, ({missing}:1.1)", concepts=renamed, steps=1)) == 1
 
 
 @pytest.mark.parametrize(
