@@ -64,6 +64,15 @@ def names_in(args: Sequence[str]) -> list[str | None]:
     return found
 
 
+def paired(concepts: Sequence[str], names: Sequence[str], typed: Sequence[str | None]) -> list[tuple[str, str | None]]:
+    """Every concept with its new name as it was `typed`. SemblantError where an option took another for its value."""
+    if len(typed) != len(concepts) or [name for name in typed if name is not None] != list(names):
+        raise SemblantError(
+            'an option such as --negative took --concept or --as for its value; give it a value of its own, or ""'
+        )
+    return list(zip(concepts, typed, strict=True))
+
+
 def sample(
     ctx: typer.Context,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the pictures show; concepts by their words.")],
@@ -119,7 +128,8 @@ def sample(
     compute = precision_of(precision)
     if out.exists() and not out.is_dir():
         raise FileProblem(f"{out} is a file; --out takes a folder")
-    parts = [Given.read(text, name) for text, name in zip(concepts or [], ctx.meta["semblant names"], strict=True)]
+    called = paired(concepts or [], names or [], ctx.meta["semblant names"])
+    parts = [Given.read(text, name) for text, name in called]
     loaded = read(base, offline, config, device)
     brought = [part.on(loaded) for part in parts]
     warn_of_unknown_words(terminal, loaded, f"{prompt}, {negative}", [concept.word for concept in brought])

@@ -58,6 +58,12 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     ((*SAMPLE, "--as", "<a>", "--as", "<b>"), 2, "one --as"),
     ((*PLAIN, "--as", "<a>"), 2, "--concept FILE --as NAME"),
     ((*SAMPLE, "--concept", "CONCEPT"), 2, "--as"),
+    ((*PLAIN, "--negative", "--concept"), 2, "such as --negative took --concept or --as for its value"),
+    (
+        (*SAMPLE, "--negative", "--as", "--concept", "CONCEPT"),
+        2,
+        "such as --negative took --concept or --as for its value",
+    ),
     (("measure", "missing", "--prompt", "a person"), 3, "missing"),
     (("measure", "EMPTY", "--prompt", "a person"), 3, "no pictures"),
     (("measure", "PORTRAIT"), 2, "--prompt"),
