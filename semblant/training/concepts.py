@@ -119,6 +119,7 @@ def load(path: str | Path, base: Base | None = None) -> Concept:
     wrong = [name for name in _REQUIRED if name not in facts]
     wrong += [name for name, value in facts.items() if not isinstance(value, _WRITTEN[name])]
     wrong += [name for name in ("word", "class_word") if facts.get(name) == ""]
+    wrong += ["base"] if "base" not in wrong and not says_base(facts["base"]) else []
     if wrong:
         raise FileProblem(f"{path} is damaged: its metadata lacks, or has in a wrong form, {', '.join(wrong)}")
     if content_hash(tensors) != metadata.get("sha256"):
@@ -185,6 +186,15 @@ def save_embedding(concept: Concept, path: str | Path) -> Path:
     target = Path(path).with_suffix(".embedding.safetensors")
     write_tensors(target, embedding_of(rows[0, 0, 0], concept.word, widths_of(concept.base)), {})
     return target
+
+
+def says_base(about: Mapping[str, Any]) -> bool:
+    """Whether a file says of a base what concepts need: an architecture, a width, and `widths`, if any, that sum to
+    it."""
+    width = about.get("width")
+    widths = about.get("widths", [width])
+    numbers = isinstance(widths, list) and all(type(number) is int for number in (width, *widths))
+    return isinstance(about.get("architecture"), str) and numbers and sum(widths) == width
 
 
 def widths_of(base: Mapping[str, Any]) -> tuple[int, ...]:

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from semblant.backbones.base import Base
 from semblant.backbones.loading import miniature
 from semblant.errors import FileProblem, SemblantError
-from semblant.training.concepts import Concept, load, save, save_embedding
+from semblant.training.concepts import Concept, load, save, save_embedding, widths_of
 from semblant.training.files import write_tensors
+from semblant.training.interchange.learned import RECORD, about_of
 
 
 @pytest.fixture
@@ -225,6 +226,38 @@ def test_another_kind_of_base_is_refused_and_other_weights_are_warned_of(
             load(path, wrong)
         assert not isinstance(caught.value, FileProblem)
         assert f"(width {wrong.width})" in str(caught.value) and "maya.safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"architecture": None},
+        {"architecture": 5},
+        {"width": "32"},
+        {"width": None},
+        {"width": True},
+        {"architecture": "sdxl", "widths": "abc"},
+        {"architecture": "sdxl", "widths": ["16", "16"]},
+        {"architecture": "sdxl", "widths": [16, 8]},
+        {"architecture": "sdxl", "widths": []},
+    ],
+    ids=str,
+)
+def test_a_base_that_makes_no_sense_is_refused(concept: Concept, tmp_path: Path, said: dict[str, Any]) -> None:
+    path = tmp_path / "maya.safetensors"
+    concept.base = {**concept.base, **said}
+    save(concept, path)
+    with pytest.raises(FileProblem, match=r"maya.safetensors is damaged: its metadata .*wrong form, base$"):
+        load(path)
+    about = {"base": concept.base, "method": "textual-inversion"}
+    with pytest.raises(FileProblem, match=r"x is damaged: base in its metadata"):
+        about_of({RECORD: json.dumps(about)}, "x")
+
+
+def test_the_widths_of_two_text_encoders_are_one_together(concept: Concept, tmp_path: Path) -> None:
+    concept.base = {**concept.base, "architecture": "sdxl", "width": 32, "widths": [12, 20]}
+    save(concept, tmp_path / "maya.safetensors")
+    assert widths_of(load(tmp_path / "maya.safetensors").base) == (12, 20)
 
 
 def _renamed(base: Base) -> Base:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semblant.backbones.architecture import is_xl
 from semblant.errors import FileProblem, SemblantError
-from semblant.training.concepts import Concept, is_plain_word, widths_of
+from semblant.training.concepts import Concept, is_plain_word, says_base, widths_of
 from semblant.training.interchange.layers import Layer, same, usual
 from semblant.training.interchange.places import Network, place_of
 
@@ -116,10 +116,7 @@ def about_of(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
     if not isinstance(about, dict):
         raise FileProblem(f"{file} is damaged: {RECORD} in its metadata is no JSON object")
     wrong = [name for name, value in about.items() if not isinstance(value, CARRIED.get(name, ()))]
-    base = about.get("base", {"architecture": "", "width": 0})
-    if isinstance(base, dict) and not (
-        isinstance(base.get("architecture"), str) and isinstance(base.get("width"), int)
-    ):
+    if isinstance(base := about.get("base"), dict) and not says_base(base):
         wrong.append("base")
     if wrong:
         raise FileProblem(f"{file} is damaged: {', '.join(wrong)} in its metadata is unknown or of a wrong kind")
