@@ -124,11 +124,14 @@ def fit(
     Several subjects, each with a word of its own, learn in one batch what each would learn alone from the same seed, up
     to rounding; the answer is their concepts in order, and one checkpoint holds all. `progress` numbers them in order.
 
-    Raises SemblantError for unknown methods and settings, when the run that is resumed was given something else, for
-    several subjects with one word, and for several where the method changes weights; Interrupted when stopped.
+    Raises SemblantError for unknown methods and settings, a type that nothing computes in, when the run that is resumed
+    was given something else, for several subjects with one word, and for several where the method changes weights;
+    Interrupted when stopped.
     """
     if keep_every is not None and keep_every < 1:
         raise SemblantError(f"keeping every {keep_every} steps cannot be; give 1 or more")
+    if compute is not None:
+        base.computing(compute)  # another type is refused before anything is learned
     chosen = name if isinstance(name, Method) else method(name, base, **settings)
     if not isinstance(name, str) and settings:
         chosen = replace(chosen, **settings)

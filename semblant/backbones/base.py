@@ -18,14 +18,7 @@ from semblant.backbones.context import Context, Encoded, Encoding, Framing, Prep
 from semblant.backbones.convolution import quicken
 from semblant.backbones.digest import digest
 from semblant.backbones.moment import Moment
-from semblant.backbones.patch import (
-    AttentionPatch,
-    FeaturesPatch,
-    Patch,
-    TrajectoryPatch,
-    WeightsPatch,
-    WordsPatch,
-)
+from semblant.backbones.patch import AttentionPatch, FeaturesPatch, Patch, TrajectoryPatch, WeightsPatch, WordsPatch
 from semblant.backbones.processor import Call, install, verify
 from semblant.backbones.prompt import tokenise
 from semblant.backbones.reader import Request, read_all, readers_of
@@ -162,7 +155,9 @@ class Base:
         return view
 
     def computing(self, dtype: torch.dtype) -> Base:
-        """A view whose networks run in `dtype` (float32 or bfloat16) by autocast."""
+        """A view whose networks run in `dtype` by autocast. Raises SemblantError unless that is float32 or bfloat16."""
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise SemblantError(f"{dtype} is not a type to compute in; possible: torch.float32, torch.bfloat16")
         view = copy.copy(self)
         view.compute, view._plain, view._casts = dtype, WeakKeyDictionary(), Casts()
         view._memory = None if self._memory is None else {}

@@ -309,3 +309,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(x):
         gradients.append(torch.autograd.grad(out.square().mean() + 10 * maps.sum(), table)[0])
     assert gradients[0].abs().max() > 0
     assert torch.allclose(*gradients, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int8])
+def test_what_is_no_precision_to_compute_in_is_refused(base, dtype):
+    with pytest.raises(SemblantError, match=f"{dtype} .*; possible: torch.float32, torch.bfloat16"):
+        base.computing(dtype)

@@ -63,6 +63,15 @@ def test_wrong_settings_are_refused_with_what_would_be_right(settings: dict[str,
         method("sefi-ide", **settings)
 
 
+def test_a_type_that_nothing_computes_in_is_refused_before_anything_is_learned(
+    base: Base, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = method("textual-inversion")
+    monkeypatch.setattr(type(chosen), "learner", lambda *_: pytest.fail("a learner was made"))
+    with pytest.raises(SemblantError, match=r"torch.float16 .* possible: torch.float32, torch.bfloat16"):
+        sb.fit(chosen, base, subject, compute=torch.float16)
+
+
 def test_unknown_method_names_the_closest() -> None:
     with pytest.raises(SemblantError, match="textual-inversion"):
         method("textual-inversoin")
