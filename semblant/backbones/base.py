@@ -22,6 +22,7 @@ from semblant.backbones.patch import AttentionPatch, FeaturesPatch, Patch, Traje
 from semblant.backbones.processor import Call, install, verify
 from semblant.backbones.prompt import tokenise
 from semblant.backbones.reader import Request, read_all, readers_of
+from semblant.backbones.settings import PREDICTIONS, larger_side
 from semblant.backbones.site import Site, find_sites
 from semblant.backbones.twin import SPARING, Casts, Hook, sparing, twin
 from semblant.errors import SemblantError
@@ -53,14 +54,14 @@ class Base:
     ) -> None:
         """`zeros_for_empty`: whether an empty prompt is all zeros, as the base was trained. Raises SemblantError for
         networks that do not go together, or in a way that is not known here."""
-        if prediction not in ("epsilon", "v_prediction"):
-            raise SemblantError(f"{name} predicts {prediction!r}; possible: epsilon, v_prediction")
+        if prediction not in PREDICTIONS:
+            raise SemblantError(f"{name} predicts {prediction!r}; possible: {', '.join(PREDICTIONS)}")
         self.name, self.prediction, self.schedule = name, prediction, schedule
         self.unet, self.text_encoder, self.autoencoder = unet.eval(), text_encoder.eval(), autoencoder.eval()
         self.tokenizer: Any = tokenizer
         self.tokenizer_2: Any = tokenizer_2
-        self.width = int(unet.config.cross_attention_dim)
         self.sites: tuple[Site, ...] = find_sites(unet)
+        self.width = int(unet.config.cross_attention_dim)
         self.readers = readers_of(unet, self.text_encoder, tokenizer, text_encoder_2, tokenizer_2)
         self.architecture = architecture or architecture_of(self.width, self.extra_channels, self.told_sizes)
         self.zeros_for_empty = zeros_for_empty
@@ -97,8 +98,10 @@ class Base:
 
     @property
     def size(self) -> int:
-        """Side of the square pictures it was trained on, in pixels."""
-        return int(self.unet.config.sample_size) * self.factor
+        """Larger side of the pictures it was trained on, in pixels. Raises SemblantError where none is known."""
+        if (side := larger_side(self.unet.config.sample_size)) is None:
+            raise SemblantError(f"{self.name} does not say its size; set sample_size in its U-Net's configuration")
+        return side * self.factor
 
     @property
     def channels(self) -> int:

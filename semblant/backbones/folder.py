@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError
+from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from semblant.backbones.architecture import architecture_of
 from semblant.backbones.base import Base
 from semblant.backbones.header import PICKLED, Header, read_header
-from semblant.backbones.networks import filled, read_weights
+from semblant.backbones.networks import blank, filled, read_weights
 from semblant.backbones.parts import (
     CONFIGS,
     INDEX,
@@ -32,9 +33,15 @@ from semblant.backbones.parts import (
     require_index,
     require_plain,
 )
+from semblant.backbones.settings import larger_side, require_settings
 from semblant.backbones.site import XL_READS
-from semblant.errors import FileProblem, SemblantError
+from semblant.errors import FileProblem, SemblantError, out_of_memory
 from semblant.ops.schedule import Schedule
+
+NETWORKS: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
+"""Classes of the networks that diffusers describes."""
+BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+"""Kinds of noise schedules that scheduler configurations name."""
 
 
 @dataclass(frozen=True)
@@ -57,37 +64,58 @@ def from_folder(folder: Path, device: str | torch.device = "cpu", name: str | No
     configs = examine(folder)
     weights = {part: weights_of(folder, part) for part in WEIGHTS if part in configs}
     tokenizers = [part for part in ("tokenizer", "tokenizer_2") if part in configs]
-    try:
-        unet, autoencoder = (
-            filled(part, kind, configs[part], read_weights(weights[part].files))
-            for kind, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
-        )
+    blanks = networks_of(folder, configs)
+    with _readable(f"{folder} cannot be loaded as a base"):
+        unet, autoencoder = (filled(part, made, read_weights(weights[part].files)) for part, made in blanks.items())
         text, *second = (
             _text_encoder(kind, folder / part, weights[part].variant)
             for kind, part in ((CLIPTextModel, "text_encoder"), (CLIPTextModelWithProjection, SECOND[0]))
             if part in weights
         )
         tokenizer, *other = (CLIPTokenizer.from_pretrained(folder / part, local_files_only=True) for part in tokenizers)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
-        raise FileProblem(f"{folder} cannot be loaded as a base: {str(problem).splitlines()[0]}") from problem
-    xl: dict[str, Any] = {}
-    if second:
-        zeros = configs[INDEX].get(ZEROS, True)
-        xl = {"text_encoder_2": second[0], "tokenizer_2": other[0], "zeros_for_empty": zeros}
-    base = Base(
-        unet=unet,
-        text_encoder=text,
-        tokenizer=tokenizer,
-        autoencoder=autoencoder,
-        schedule=schedule_of(configs["scheduler"]),
-        prediction=configs["scheduler"].get("prediction_type", "epsilon"),
-        name=name or folder.name,
-        architecture=name if name == "embedded" else None,
-        **xl,
-    )
+        xl: dict[str, Any] = {}
+        if second:
+            zeros = configs[INDEX].get(ZEROS, True)
+            xl = {"text_encoder_2": second[0], "tokenizer_2": other[0], "zeros_for_empty": zeros}
+        base = Base(
+            unet=unet,
+            text_encoder=text,
+            tokenizer=tokenizer,
+            autoencoder=autoencoder,
+            schedule=schedule_of(configs["scheduler"]),
+            prediction=configs["scheduler"].get("prediction_type", "epsilon"),
+            name=name or folder.name,
+            architecture=name if name == "embedded" else None,
+            **xl,
+        )
     for part in (base.unet, *(reader.encoder for reader in base.readers), base.autoencoder):
         part.to(device)
     return base
+
+
+def networks_of(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, nn.Module]:
+    """U-Net and autoencoder as their configurations describe them, without weights. Raises FileProblem when these
+    describe none."""
+    made = {}
+    for part, kind in NETWORKS.items():
+        with _readable(f"{folder} cannot be loaded as a base: {part}/{CONFIGS[part]} describes no network"):
+            made[part] = blank(kind, configs[part])
+    return made
+
+
+@contextmanager
+def _readable(problem: str) -> Iterator[None]:
+    """Raise FileProblem, beginning with `problem`, for whatever libraries raise where files make no sense to them: it
+    can be anything. Not for memory that runs out."""
+    try:
+        yield
+    except SemblantError:
+        raise
+    except Exception as raised:
+        if out_of_memory(raised):
+            raise
+        said = (str(raised).strip().splitlines() or [type(raised).__name__])[0]
+        raise FileProblem(f"{problem}: {said}") from raised
 
 
 def examine(folder: Path, parts: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -95,7 +123,8 @@ def examine(folder: Path, parts: Sequence[str] | None = None) -> dict[str, dict[
     `weights_of`.
 
     Raises FileProblem for a part that lacks, code in the folder, classes other than those in CLASSES, a reference to
-    code (`auto_map`), and networks that take more than a prompt or, for XL, than its sizes.
+    code (`auto_map`), networks that take more than a prompt or, for XL, than its sizes, and settings that are unknown
+    or make no sense.
     """
     index = _read(folder / INDEX, folder) if (folder / INDEX).is_file() else {}
     require_index(folder, index)
@@ -117,7 +146,8 @@ def examine(folder: Path, parts: Sequence[str] | None = None) -> dict[str, dict[
         for key in ("_class_name", "tokenizer_class"):
             if config.get(key) is not None:
                 allow(folder, part, str(config[key]))
-        for name in config.get("architectures") or ():
+        named = config.get("architectures") or []
+        for name in named if isinstance(named, list) else [named]:
             allow(folder, part, str(name))
         if "auto_map" in config:
             raise FileProblem(
@@ -125,6 +155,9 @@ def examine(folder: Path, parts: Sequence[str] | None = None) -> dict[str, dict[
                 "use a base of plain Stable Diffusion classes"
             )
     require_plain(folder, configs, parts)
+    require_settings(folder, configs)
+    if "scheduler" in configs:
+        _require_schedule(folder, configs["scheduler"])
     return configs
 
 
@@ -173,22 +206,38 @@ def facts(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     width, latent = unet.get("cross_attention_dim"), int(vae.get("latent_channels", 4))
     extra = int(unet.get("in_channels", latent)) - latent
     factor, xl = 2 ** (len(vae.get("block_out_channels", (0,))) - 1), unet.get(XL_READS[0]) == XL_READS[1]
+    side = larger_side(unet.get("sample_size"))
     return {
         "architecture": architecture_of(width, extra, xl) if isinstance(width, int) else "unknown",
         "prediction": configs["scheduler"].get("prediction_type", "epsilon"),
-        "size": factor * int(unet.get("sample_size") or 0) or None,
+        "size": None if side is None else factor * side,
         "extra_channels": extra,
     }
 
 
 def schedule_of(config: dict[str, Any]) -> Schedule:
-    """The noise schedule of a diffusers scheduler configuration. Raises SemblantError if it ends without any signal."""
+    """The noise schedule of a diffusers scheduler configuration. Raises SemblantError if it ends without any signal, or
+    is of a kind that is not known."""
     if config.get("rescale_betas_zero_snr"):
         raise SemblantError(
             "a schedule with rescale_betas_zero_snr ends in pure noise, where a prediction says nothing"
         )
     known = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-    return Schedule(DDIMScheduler(**{k: config[k] for k in known if k in config}).alphas_cumprod.float())
+    try:
+        scheduler = DDIMScheduler(**{k: config[k] for k in known if k in config})
+    except NotImplementedError:
+        raise SemblantError(
+            f"a schedule with beta_schedule = {json.dumps(config['beta_schedule'])} is not known; "
+            f"possible: {', '.join(BETAS)}"
+        ) from None
+    return Schedule(scheduler.alphas_cumprod.float())
+
+
+def _require_schedule(folder: Path, config: dict[str, Any]) -> None:
+    try:
+        schedule_of(config)
+    except SemblantError as problem:
+        raise FileProblem(f"{folder} cannot be used with its scheduler/{CONFIGS['scheduler']}: {problem}") from None
 
 
 def _text_encoder(kind: Any, place: Path, variant: str | None) -> Any:

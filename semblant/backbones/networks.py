@@ -31,13 +31,19 @@ def read_weights(files: Sequence[Path], prefix: str = "") -> dict[str, Tensor]:
     return found
 
 
-def filled(part: str, kind: Any, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
-    """A network of one of diffusers' classes that holds these very tensors; what it has no place for is left out.
+def blank(kind: Any, config: Mapping[str, Any]) -> nn.Module:
+    """A network of one of diffusers' classes without weights. What it raises for settings that make no sense is as its
+    class would have it."""
+    with torch.device("meta"):
+        network: nn.Module = kind.from_config(dict(config))
+    return network
+
+
+def filled(part: str, network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A blank network, which now holds these very tensors; what it has no place for is left out.
 
     Raises ValueError, naming `part` and some of them, when weights lack or have other shapes.
     """
-    with torch.device("meta"):
-        network: nn.Module = kind.from_config(dict(config))
     places = network.state_dict()
     named = {_renamed(name, places): weight for name, weight in weights.items()}
     wrong = sorted(name for name, place in places.items() if name not in named or named[name].shape != place.shape)

@@ -24,7 +24,7 @@ from semblant.backbones.architecture import architecture_of
 from semblant.backbones.base import Base
 from semblant.backbones.folder import examine, schedule_of
 from semblant.backbones.header import Header, read_header
-from semblant.backbones.networks import filled, read_weights
+from semblant.backbones.networks import blank, filled, read_weights
 from semblant.backbones.original_text import count
 from semblant.backbones.reader import SIZES
 from semblant.errors import FileProblem
@@ -100,9 +100,9 @@ def from_file(path: Path, header: Header, companion: Path, device: str | torch.d
             for part in ("tokenizer", "tokenizer_2")[: len(found)]
         ]
         weights = convert_ldm_unet_checkpoint(read_weights([path], UNET), unet_sizes)
-        unet = filled("unet", UNet2DConditionModel, unet_sizes, weights)
+        unet = filled("unet", blank(UNet2DConditionModel, unet_sizes), weights)
         weights = convert_ldm_vae_checkpoint(read_weights([path], AUTOENCODER), vae_sizes)
-        autoencoder = filled("vae", AutoencoderKL, vae_sizes, weights)
+        autoencoder = filled("vae", blank(AutoencoderKL, vae_sizes), weights)
         # Random weights are made, and replaced at once; nobody else's randomness may move by that.
         with torch.random.fork_rng():
             texts = [source.empty(shapes, tokenizer) for source, tokenizer in zip(found, tokenizers, strict=True)]

@@ -81,6 +81,8 @@ def unhandled(unet: Any) -> list[str]:
         for name in BESIDE_THE_PROMPT
         if (value := getattr(config, name, None)) is not None and (name, value) != XL_READS
     ]
+    if not isinstance(config.cross_attention_dim, int):
+        found.append(f"cross_attention_dim = {config.cross_attention_dim!r}")
     if getattr(config, "attention_type", "default") != "default":
         found.append(f"attention_type = {config.attention_type!r}")
     if getattr(config, "dual_cross_attention", False):

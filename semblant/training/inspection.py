@@ -199,8 +199,7 @@ def _weighted(path: Path) -> list[str]:
 
 
 def _examined(path: Path) -> None:
-    configs = folder.examine(path)
-    folder.schedule_of(configs["scheduler"])
+    folder.networks_of(path, folder.examine(path))
     for part in _weighted(path):
         folder.weights_of(path, part).headers()
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from semblant.backbones import networks
 from semblant.backbones.folder import weights_of
 from semblant.backbones.loading import load
 from semblant.backbones.moment import Moment
 from semblant.errors import FileProblem, SemblantError
+from semblant.training.inspection import inspect
 
 AT = Moment.of(torch.tensor([500]))
 
@@ -114,6 +116,10 @@ REFUSED = {
     "code": (lambda f: (f / "unet" / "my_unet.py").write_text("print('run')"), "runs no code"),
     "code above": (lambda f: (f / "pipeline.py").write_text("print('run')"), "pipeline.py"),
     "class conditions": (lambda f: change(f / "unet/config.json", num_class_embeds=1000), "num_class_embeds"),
+    "architectures": (
+        lambda f: change(f / "text_encoder/config.json", architectures=5),
+        "the class 5 for text_encoder",
+    ),
     "xl by unet": (lambda f: change(f / "unet/config.json", addition_embed_type="text_time"), "lacks text_encoder_2"),
     "xl by part": (
         lambda f: change(f / "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"]),
@@ -129,6 +135,98 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_not_known_is_refused_in_one_sentence(folder, layouts, case):
     layouts.require_refusal(folder, *REFUSED[case])
+
+
+UNET, VAE, NOISE = "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"
+SENSELESS = [
+    (UNET, "sample_size", "64"),
+    (UNET, "sample_size", [64]),
+    (UNET, "sample_size", 0),
+    (UNET, "in_channels", None),
+    (UNET, "cross_attention_dim", [768, 768]),
+    (UNET, "cross_attention_dim", None),
+    (UNET, "block_out_channels", 32),
+    (UNET, "block_out_channels", []),
+    (UNET, "block_out_channels", [32, True]),
+    (VAE, "block_out_channels", "32"),
+    (VAE, "latent_channels", None),
+    (VAE, "latent_channels", 4.5),
+    (VAE, "scaling_factor", None),
+    (VAE, "scaling_factor", "0.18"),
+    (VAE, "scaling_factor", 0),
+    (VAE, "scaling_factor", float("nan")),
+    (NOISE, "beta_schedule", "cosine"),
+    (NOISE, "beta_schedule", None),
+    (NOISE, "num_train_timesteps", "1000"),
+    (NOISE, "num_train_timesteps", 0),
+    (NOISE, "beta_start", None),
+    (NOISE, "beta_end", 1.2),
+    (NOISE, "beta_start", -0.1),
+    (NOISE, "trained_betas", []),
+    (NOISE, "trained_betas", [0.1, "0.2"]),
+    (NOISE, "trained_betas", 0.5),
+    (NOISE, "prediction_type", "sample"),
+]
+
+
+@pytest.mark.parametrize(("file", "key", "value"), SENSELESS, ids=[f"{key} {value}" for _, key, value in SENSELESS])
+def test_settings_that_make_no_sense_are_refused_by_file_and_key_before_weights_are_read(
+    folder, monkeypatch, file, key, value
+):
+    change(folder / file, **{key: value})
+    monkeypatch.setattr(networks, "safe_open", lambda *_, **__: pytest.fail("weights were read"))
+    with pytest.raises(FileProblem) as caught:
+        load(folder)
+    said = str(caught.value)
+    assert str(folder) in said and file in said and f"{key} = {json.dumps(value)}" in said and "\n" not in said
+    found = inspect(folder)
+    assert not found["usable"] and found["why"] == said
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [(UNET, "layers_per_block", "2"), (UNET, "norm_num_groups", 7), (UNET, "act_fn", 3), (VAE, "act_fn", "swoosh")],
+)
+def test_what_makes_no_network_is_refused_by_file_before_weights_are_read(folder, monkeypatch, file, key, value):
+    change(folder / file, **{key: value})
+    monkeypatch.setattr(networks, "safe_open", lambda *_, **__: pytest.fail("weights were read"))
+    with pytest.raises(FileProblem, match=f"cannot be loaded as a base: {file} describes no network") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value) and inspect(folder)["why"] == str(caught.value)
+
+
+def test_a_schedule_of_pure_noise_is_refused_by_file(folder):
+    change(folder / NOISE, rescale_betas_zero_snr=True)
+    with pytest.raises(FileProblem, match=f"{NOISE}.*rescale_betas_zero_snr"):
+        load(folder)
+
+
+@pytest.mark.parametrize("file", ["tokenizer/tokenizer.json", "text_encoder/config.json"])
+@pytest.mark.parametrize("content", ['{"model": 5}', '{"hidden_size": "many", "vocab_size": []}'])
+def test_what_a_library_cannot_read_is_no_bug(folder, file, content):
+    (folder / file).write_text(content)
+    with pytest.raises(FileProblem, match="cannot be loaded as a base") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_that_runs_out_is_not_blamed_on_the_folder(folder, monkeypatch):
+    def none_left(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("semblant.backbones.folder.read_weights", none_left)
+    with pytest.raises(torch.OutOfMemoryError):
+        load(folder)
+
+
+def test_of_two_sides_the_larger_one_is_taken(base, folder):
+    change(folder / UNET, sample_size=[8, 16])
+    loaded = load(folder)
+    assert loaded.size == 32 == inspect(folder)["size"] and inspect(folder)["usable"]
+    change(folder / UNET, sample_size=None)
+    assert inspect(folder)["usable"] and "size" not in {k for k, v in inspect(folder).items() if v is not None}
+    with pytest.raises(SemblantError, match=r"does not say .*sample_size"):
+        load(folder).size  # noqa: B018
 
 
 @pytest.mark.parametrize("ending", ["bin", "ckpt", "pt", "pth"])

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 from typer.testing import CliRunner
 
 from semblant.backbones.base import Base
@@ -151,6 +151,18 @@ def test_a_pipeline_without_a_text_encoder_is_refused(pipeline):
 def test_a_schedule_of_zero_signal_is_refused(pipeline):
     pipeline.scheduler = DDIMScheduler(**SCHEDULER, rescale_betas_zero_snr=True)
     with pytest.raises(SemblantError, match="rescale_betas_zero_snr"):
+        Base.wrap(pipeline)
+
+
+def test_a_schedule_of_an_unknown_kind_is_refused(pipeline):
+    pipeline.scheduler = DDPMScheduler(beta_schedule="sigmoid")
+    with pytest.raises(SemblantError, match='beta_schedule = "sigmoid" is not known; possible: linear, scaled_linear'):
+        Base.wrap(pipeline)
+
+
+def test_a_pipeline_whose_layers_read_text_of_several_widths_is_refused(pipeline):
+    pipeline.unet.register_to_config(cross_attention_dim=(32, 32))
+    with pytest.raises(SemblantError, match=r"cross_attention_dim = \(32, 32\)"):
         Base.wrap(pipeline)
 
 

@@ -86,6 +86,17 @@ def test_inspect_tells_people_what_a_concept_is(run: Run, concept: Path, base: P
     )
 
 
+def test_a_folder_of_senseless_settings_is_refused_in_a_sentence(run: Run, layouts: Any, tmp_path: Path) -> None:
+    folder = layouts.write_folder(layouts.base_like("sd-1"), tmp_path / "base")
+    file = folder / "vae" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "scaling_factor": None}))
+    refused = run(*SAMPLE, "--base", folder)
+    assert refused.exit_code == 3 and refused.stdout == "" and not (tmp_path / "images").exists()
+    assert f"error: {folder} has scaling_factor = null in vae/config.json; possible: a number" in refused.stderr
+    told = run("inspect", folder)
+    assert told.exit_code == 0 and "usable: no" in told.stdout and "scaling_factor = null in vae/config" in told.stdout
+
+
 def test_inspect_refuses_pickles(run: Run, tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(b"PK\x03\x04")
     refused = run("inspect", "model.ckpt", "--json")
