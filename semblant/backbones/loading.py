@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 
-from semblant.backbones import hub, original
+from semblant.backbones import hub, original, parts
 from semblant.backbones.base import Base
 from semblant.backbones.folder import from_folder, schedule_of
 from semblant.backbones.header import PICKLED
 from semblant.backbones.miniature import miniature, miniature_xl, text_config
-from semblant.backbones.parts import PARTS, ZEROS
 from semblant.errors import FileProblem, SemblantError
 
 EMBEDDED = "embedded"
@@ -89,11 +88,14 @@ def embedded_card() -> dict[str, Any]:
 
 def from_pipeline(pipeline: Any, name: str = "pipeline") -> Base:
     """A base that shares the modules of a diffusers Stable Diffusion pipeline, XL's too."""
-    lacking = [p for p in PARTS if getattr(pipeline, p, None) is None]
+    lacking = [p for p in parts.PARTS if getattr(pipeline, p, None) is None]
     if lacking:
         raise SemblantError(
             f"the pipeline lacks {', '.join(lacking)}; a Stable Diffusion 1.x, 2.x or XL pipeline has them all"
         )
+    for part, network in (("unet", pipeline.unet), ("vae", pipeline.vae)):
+        for key, value in parts.unfollowed(network.config).items():
+            raise SemblantError(f"the {part} of the pipeline has {key} = {value!r}, which is not followed here")
     config = dict(pipeline.scheduler.config)
     second = getattr(pipeline, "text_encoder_2", None)
     return Base(
@@ -106,7 +108,7 @@ def from_pipeline(pipeline: Any, name: str = "pipeline") -> Base:
         name=name,
         text_encoder_2=second,
         tokenizer_2=getattr(pipeline, "tokenizer_2", None),
-        zeros_for_empty=second is not None and bool(pipeline.config.get(ZEROS, True)),
+        zeros_for_empty=second is not None and bool(pipeline.config.get(parts.ZEROS, True)),
     )
 
 

@@ -113,24 +113,34 @@ def require_plain(folder: Path, configs: Mapping[str, Mapping[str, Any]], parts:
                 f"{folder} has a U-Net that takes more than a prompt ({key} = {unet[key]!r} in unet/config.json); "
                 "use a plain Stable Diffusion 1.x, 2.x or XL base"
             )
-    if xl:
-        for part, config, kind in (("unet", unet, UNet2DConditionModel), ("vae", vae, AutoencoderKL)):
-            _require_known(folder, part, config, kind)
+    for part, config, kind in (("unet", unet, UNet2DConditionModel), ("vae", vae, AutoencoderKL)):
+        _require_known(folder, part, config, kind)
 
 
-_UNHANDLED = ("time_cond_proj_dim", "latents_mean", "latents_std")
-"""Settings of networks for XL that nothing here computes: guidance as an input, and latents that are shifted."""
+_UNHANDLED = ("time_cond_proj_dim", "latents_mean", "latents_std", "shift_factor")
+"""Settings of networks that nothing here computes: guidance as an input, and latents that are shifted."""
+_NOTES = "decay inv_gamma min_decay optimization_step power update_after_step use_ema_warmup".split()
+"""Notes of training scripts in a U-Net's configuration on how its weights were averaged, which change nothing."""
+
+
+def unfollowed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a network that ask for what is not followed here."""
+    return {key: config[key] for key in _UNHANDLED if config.get(key) not in (None, 0)}
 
 
 def _require_known(folder: Path, part: str, config: Mapping[str, Any], kind: Any) -> None:
-    """Raise FileProblem for a setting that a network's class does not have, or that is not followed here."""
-    known = inspect.signature(kind.__init__).parameters
-    for key, value in config.items():
-        if not key.startswith("_") and (key not in known or (key in _UNHANDLED and value is not None)):
-            raise FileProblem(
-                f"{folder} asks in {part}/{CONFIGS[part]} for {key} = {value!r}, which is not followed here; "
-                "use a plain Stable Diffusion XL base"
-            )
+    """Raise FileProblem for a setting that a network's class does not have, or that is not followed here.
+
+    The present classes have every setting that a release of diffusers since 0.2 wrote. What is null asks for nothing,
+    and what begins with an underscore is no setting.
+    """
+    known = (*inspect.signature(kind.__init__).parameters, *_NOTES)
+    strange = {k: value for k, value in config.items() if k not in known and k[:1] != "_" and value is not None}
+    for key, value in {**strange, **unfollowed(config)}.items():
+        raise FileProblem(
+            f"{folder} asks in {part}/{CONFIGS[part]} for {key} = {value!r}, which is not followed here; "
+            "use a plain Stable Diffusion 1.x, 2.x or XL base"
+        )
 
 
 def _entry(index: Mapping[str, Any], part: str, otherwise: bool = False) -> bool:

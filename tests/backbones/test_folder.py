@@ -116,6 +116,11 @@ REFUSED = {
     "code": (lambda f: (f / "unet" / "my_unet.py").write_text("print('run')"), "runs no code"),
     "code above": (lambda f: (f / "pipeline.py").write_text("print('run')"), "pipeline.py"),
     "class conditions": (lambda f: change(f / "unet/config.json", num_class_embeds=1000), "num_class_embeds"),
+    "unknown setting": (lambda f: change(f / "unet/config.json", nonsense=True), "nonsense = True"),
+    "distilled": (lambda f: change(f / "unet/config.json", time_cond_proj_dim=256), "time_cond_proj_dim = 256"),
+    "unknown setting of the autoencoder": (lambda f: change(f / "vae/config.json", nonsense=1), "nonsense = 1"),
+    "shifted latents": (lambda f: change(f / "vae/config.json", shift_factor=0.5), "shift_factor = 0.5"),
+    "latents of another mean": (lambda f: change(f / "vae/config.json", latents_mean=[0.1]), "latents_mean = [0.1]"),
     "architectures": (
         lambda f: change(f / "text_encoder/config.json", architectures=5),
         "the class 5 for text_encoder",
@@ -227,6 +232,32 @@ def test_of_two_sides_the_larger_one_is_taken(base, folder):
     assert inspect(folder)["usable"] and "size" not in {k for k, v in inspect(folder).items() if v is not None}
     with pytest.raises(SemblantError, match=r"does not say .*sample_size"):
         load(folder).size  # noqa: B018
+
+
+OF_AN_AVERAGE = {"decay": 0.9999, "inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 37000, "power": 2 / 3}
+OF_AN_AVERAGE |= {"update_after_step": 0, "use_ema_warmup": False}
+
+
+@pytest.mark.parametrize("form", ["sd-1", "sd-2"])
+def test_settings_of_all_releases_of_diffusers_are_read(layouts, tmp_path, form):
+    """The first ones wrote few, the later ones all parameters, training scripts also how weights were averaged."""
+    made = layouts.base_like(form)
+    folder = layouts.write_folder(made, tmp_path)
+    change(folder / UNET, **OF_AN_AVERAGE, only_cross_attention=False, center_input_sample=False, from_tomorrow=None)
+    change(folder / UNET, _name_or_path="somewhere", _diffusers_version="0.6.0", upcast_attention=True)
+    change(folder / VAE, shift_factor=0.0, force_upcast=True)
+    assert load(folder).hashes() == made.hashes()
+    first = (
+        "act_fn attention_head_dim block_out_channels center_input_sample cross_attention_dim down_block_types "
+        "downsample_padding flip_sin_to_cos freq_shift in_channels layers_per_block mid_block_scale_factor norm_eps "
+        "norm_num_groups out_channels sample_size up_block_types use_linear_projection"
+    ).split()
+    config = json.loads((folder / UNET).read_text())
+    (folder / UNET).write_text(json.dumps({key: config[key] for key in first}))
+    first = "act_fn block_out_channels down_block_types in_channels latent_channels layers_per_block norm_num_groups"
+    config = json.loads((folder / VAE).read_text())
+    (folder / VAE).write_text(json.dumps({key: config[key] for key in (*first.split(), "up_block_types")}))
+    assert load(folder).hashes() == made.hashes()
 
 
 @pytest.mark.parametrize("ending", ["bin", "ckpt", "pt", "pth"])

@@ -160,6 +160,12 @@ def test_a_schedule_of_an_unknown_kind_is_refused(pipeline):
         Base.wrap(pipeline)
 
 
+def test_a_pipeline_of_shifted_latents_is_refused(pipeline):
+    pipeline.vae.register_to_config(shift_factor=0.5)
+    with pytest.raises(SemblantError, match=r"vae .*shift_factor = 0\.5, which is not followed"):
+        Base.wrap(pipeline)
+
+
 def test_a_pipeline_whose_layers_read_text_of_several_widths_is_refused(pipeline):
     pipeline.unet.register_to_config(cross_attention_dim=(32, 32))
     with pytest.raises(SemblantError, match=r"cross_attention_dim = \(32, 32\)"):
