@@ -24,7 +24,7 @@ from semblant.backbones.prompt import tokenise
 from semblant.backbones.reader import Request, read_all, readers_of
 from semblant.backbones.settings import PREDICTIONS, larger_side
 from semblant.backbones.site import Site, find_sites
-from semblant.backbones.twin import SPARING, Casts, Hook, sparing, twin
+from semblant.backbones.twin import SPARING, Casts, Hook, sparing, twin, uncompiled
 from semblant.errors import SemblantError
 from semblant.ops.schedule import Schedule
 
@@ -56,6 +56,8 @@ class Base:
         networks that do not go together, or in a way that is not known here."""
         if prediction not in PREDICTIONS:
             raise SemblantError(f"{name} predicts {prediction!r}; possible: {', '.join(PREDICTIONS)}")
+        given = (unet, text_encoder, text_encoder_2, autoencoder)
+        unet, text_encoder, text_encoder_2, autoencoder = map(uncompiled, given)
         self.name, self.prediction, self.schedule = name, prediction, schedule
         self.unet, self.text_encoder, self.autoencoder = unet.eval(), text_encoder.eval(), autoencoder.eval()
         self.tokenizer: Any = tokenizer

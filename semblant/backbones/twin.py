@@ -108,6 +108,11 @@ def sparing(network: nn.Module) -> nn.Module:
     return made
 
 
+def uncompiled(network: Any) -> Any:
+    """The network that `torch.compile` was given, whose modules have their own names; any other as it is."""
+    return getattr(network, "_orig_mod", network)
+
+
 def _by_child(named: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
     """{"a.b.c": value} to {"a": {"b.c": value}}; what belongs to the child itself is named ""."""
     grouped: dict[str, dict[str, Value]] = {}

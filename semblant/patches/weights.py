@@ -82,23 +82,36 @@ def low_rank_start(
 def attention_weights(
     base: Base, projections: Sequence[str] = PROJECTIONS, kinds: Sequence[Kind] = ("self", "cross")
 ) -> dict[str, Float[Tensor, "out wide"]]:
-    """Weights of the U-Net's attention layers by canonical name. Raises SemblantError for an unknown projection."""
+    """Weights of the U-Net's attention layers by canonical name. Raises SemblantError for an unknown projection, and
+    where a LoRA of PEFT lies around one."""
     _require_known(projections, PROJECTIONS)
     named = dict(base.named_parameters())
     wanted = [f"unet.{s.name}.{part}.weight" for s in base.sites if s.kind in kinds for part in projections]
+    _require_bare(base, [name for name in wanted if name not in named])
     return {name: named[name] for name in wanted}
 
 
 def text_attention_weights(base: Base) -> dict[str, Float[Tensor, "out wide"]]:
     """Weights of the text encoders' attention layers by canonical name, without those that have no part in what is
-    read: of the first encoder of Stable Diffusion XL the last layer."""
+    read: of the first encoder of Stable Diffusion XL the last layer. Raises SemblantError where a LoRA of PEFT lies
+    around one."""
     ends = tuple(f".{part}.weight" for part in TEXT_PROJECTIONS)
+    covered = tuple(f".{part}.base_layer.weight" for part in TEXT_PROJECTIONS)
+    _require_bare(base, [name for reader in base.readers for name in reader.names if name.endswith(covered)])
     return {
         f"{reader.part}.{name}": weight
         for reader in base.readers
         for name, weight in reader.encoder.named_parameters()
         if name.endswith(ends) and reader.reads(name)
     }
+
+
+def _require_bare(base: Base, covered: Sequence[str]) -> None:
+    if covered:
+        raise SemblantError(
+            f"{base.name} has a LoRA around {len(covered)} of its weights, such as {covered[0]}, which no other change "
+            "can then reach; unload the LoRA first (pipeline.unload_lora_weights()) and call Base.wrap again"
+        )
 
 
 def _require_known(given: Sequence[str], known: Sequence[str]) -> None:

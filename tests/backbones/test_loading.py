@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
+from peft import LoraConfig
 from typer.testing import CliRunner
 
 from semblant.backbones.base import Base
@@ -14,6 +15,7 @@ from semblant.backbones.loading import load, miniature
 from semblant.backbones.moment import Moment
 from semblant.cli.main import app
 from semblant.errors import FileProblem, SemblantError
+from semblant.patches.weights import attention_weights, text_attention_weights
 from semblant.patches.words import LearnedWord
 from semblant.sampling.loop import Branches, sample_latents
 
@@ -170,6 +172,34 @@ def test_a_pipeline_whose_layers_read_text_of_several_widths_is_refused(pipeline
     pipeline.unet.register_to_config(cross_attention_dim=(32, 32))
     with pytest.raises(SemblantError, match=r"cross_attention_dim = \(32, 32\)"):
         Base.wrap(pipeline)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+def test_a_compiled_network_is_patched_as_the_one_it_was_compiled_from(pipeline, x, part):
+    context = lambda base: base.text("a <v>")
+    plain = Base.wrap(pipeline)
+    setattr(pipeline, part, torch.compile(getattr(pipeline, part)))
+    base = Base.wrap(pipeline)
+    assert base.hashes() == plain.hashes() and [s.name for s in base.sites] == [s.name for s in plain.sites]
+    word = LearnedWord("<v>", torch.randn(1, 7, 2, 1, base.width), base.token_row("dog"))
+    answers = [view.denoise(x[:1], AT, context(view)) for view in (base.patched(word), plain.patched(word))]
+    assert torch.equal(*answers) and not torch.equal(answers[0], plain.denoise(x[:1], AT, context(plain)))
+    assert torch.equal(base.decode(x), plain.decode(x))
+
+
+@torch.no_grad()
+def test_a_lora_of_the_pipeline_is_to_be_unloaded_before_attention_is_learned(pipeline, x):
+    for network, targets in ((pipeline.unet, ["to_k"]), (pipeline.text_encoder, ["q_proj"])):
+        network.add_adapter(LoraConfig(r=2, target_modules=targets))
+    base = Base.wrap(pipeline)
+    base.denoise(x[:1], AT, base.text("a dog"))
+    for weights in (attention_weights, text_attention_weights):
+        with pytest.raises(SemblantError, match=r"unload the LoRA first \(pipeline\.unload_lora_weights\(\)\)"):
+            weights(base)
+    assert attention_weights(base, ["to_q"]), "those that it leaves alone can be learned"
+    pipeline.unload_lora_weights()
+    assert attention_weights(Base.wrap(pipeline))
 
 
 @torch.no_grad()
