@@ -348,7 +348,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_json(given.out / "cells.json", {"cells": told})
     for person in plan.people[:SHOWN]:
         write_picture(shown(plan, given.out, person, size), given.out / f"person-{person:04d}.jpg", quality=88)
-    parts = [markdown(table), paired_as_text(beside, f"less {first}, same people")]
+    parts = [markdown(table), *([paired_as_text(beside, f"less {first}, same people")] if beside else [])]
     parts += [means_as_text(found, title) for title, found in tables.items()]
     text = "\n".join((*parts, bars_as_text(bars)))
     write_text(given.out / "summary.md", text)
