@@ -27,7 +27,7 @@ def embedded(base: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     from semblant import verbs
     from semblant.backbones.loading import from_folder
 
-    def load(source: Any, **_: Any) -> Any:
+    def load(*_: Any, **__: Any) -> Any:
         made = from_folder(base)
         made.architecture = made.name = "embedded"
         return made

@@ -31,7 +31,8 @@ REFUSED = ("open", "write", "fsync", "close", "replace")
 
 def concept_of(version: int) -> Concept:
     rows = torch.full((1, 1, 1, 1, 8), float(version))
-    return Concept("textual-inversion", {}, "<maya>", "person", {}, {"rows": rows}, steps=version)
+    base = {"architecture": "sd-1", "width": 8}
+    return Concept("textual-inversion", {}, "<maya>", "person", base, {"rows": rows}, steps=version)
 
 
 def write_concept(folder: Path, version: int) -> None:
