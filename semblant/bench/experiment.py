@@ -214,7 +214,7 @@ def _key(plan: Plan, arm: Arm, base: Base, person: int) -> str:
     """A hash of all that decides what is made: a cell of another is made again."""
     decides: dict[str, Any] = {
         "made": MADE,
-        "prompts": plan.prompts,
+        "prompts": [*plan.prompts.items()],
         "pictures": [plan.seeds, plan.seed(person), plan.sampling(base)],
         "person": [plan.split, person, plan.camera],
         "base": base.hashes(),
@@ -343,7 +343,8 @@ def main(arguments: list[str] | None = None) -> None:
         "facts obeyed by fact": obeyed_by_fact(cells),
         "copied where not named": means(cells, "copied"),
     }
-    write_json(given.out / "summary.json", {"arms": table, f"less {first}": beside, **tables, "bars": bars})
+    compared = {f"less {first}": beside} if beside else {}
+    write_json(given.out / "summary.json", {"arms": table, **compared, **tables, "bars": bars})
     told = [{name: value for name, value in cell.items() if name != "losses"} for cell in cells]
     write_json(given.out / "cells.json", {"cells": told})
     for person in plan.people[:SHOWN]:

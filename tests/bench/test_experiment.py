@@ -142,6 +142,7 @@ def test_a_cell_is_of_its_settings_its_picture_and_its_noise() -> None:
         key(replace(PLAN, seeds=2)),
         key(replace(PLAN, split="heldout")),
         key(replace(PLAN, prompts={"scene": ("a {}",)})),
+        key(replace(PLAN, prompts=dict(reversed(PLAN.prompts.items())))),  # pictures stand in the order of prompts
         key(arm=Arm("textual-inversion", {"steps": 3})),
         key(arm=Arm()),
         key(person=4),
