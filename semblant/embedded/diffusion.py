@@ -210,6 +210,7 @@ def train_base(
     half-precision copy are saved every ten minutes and at the end, loss lines go to `base.jsonl`.
     """
     run, state = begun(work, plan, tokenizer, warm=warm, seed=seed, device=device), work / STATE
+    run.learners.muon.exact = compute == torch.float32
     if (reader := work / "reader.safetensors").is_file():
         run.reader = load_reader(reader).to(device)
     if rows is None:

@@ -187,7 +187,9 @@ def _answers(scene: Scene) -> list[int]:
     return [VALUES[f].index(whole[f]) if f in WHOLE and f in whole else UNNAMED for f in FACTS]
 
 
-def train_reader(work: Path, lessons: Lessons, minutes: float, *, seed: int = 0) -> Reader:
+def train_reader(
+    work: Path, lessons: Lessons, minutes: float, *, seed: int = 0, compute: torch.dtype = torch.float32
+) -> Reader:
     """Learn what latents show and leave `work/reader.safetensors`; the last pictures are kept back to tell how well it
     reads."""
     device = lessons.latents.device
@@ -199,7 +201,7 @@ def train_reader(work: Path, lessons: Lessons, minutes: float, *, seed: int = 0)
     began, step = time.monotonic(), 0
     while (spent := (time.monotonic() - began) / 60) < minutes:
         some = lessons[torch.randint(0, taught, (BATCH,)).to(device)]
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=compute == torch.bfloat16):
             error = reader.missed(worsened(some.latents), shaken(some.frames, SHAKE), some.true).mean() / len(FACTS)
         error.backward()
         for group in optimiser.param_groups:

@@ -40,7 +40,7 @@ from semblant.embedded.judges import train_judges
 from semblant.embedded.learners import learning_rate
 from semblant.embedded.presentations import Words
 from semblant.embedded.reader import Lessons, train_reader
-from semblant.training.precision import choose, precision_name
+from semblant.training.precision import choose, precision_name, probe
 from semblant.world.captions import PUNCTUATION, words
 
 log = logging.getLogger("semblant.embedded")
@@ -105,7 +105,13 @@ def main(arguments: list[str] | None = None) -> None:
         "--judge-minutes", type=float, default=5.0, help="minutes for each judge (default: %(default)s)"
     )
     parser.add_argument("--captions", type=int, default=512, help="captions the card measures (default: %(default)s)")
-    parser.add_argument("--compute", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument(
+        "--compute",
+        choices=["auto", "float32", "bfloat16"],
+        default="auto",
+        help="auto measures which is faster: processors without arithmetic for bfloat16 are many times slower in it "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--ship", action="store_true", help="put the results into the package when done")
     given = parser.parse_args(arguments)
     stages = given.stage or (GOING_ON if given.warm == "shipped" else STAGES)
@@ -121,7 +127,8 @@ def main(arguments: list[str] | None = None) -> None:
     plan = Blueprint.large() if given.shape == "large" else Blueprint()
     work: Path = given.work
     tokenizer = tokenizer_of(work, given.warm == "shipped")
-    compute = torch.bfloat16 if given.compute == "bfloat16" else torch.float32
+    compute = probe(device) if given.compute == "auto" else getattr(torch, given.compute)
+    log.info("computing in %s", precision_name(compute))
     write_frame(work / "base", tokenizer, diffusion.PREDICTION, diffusion.NOISIER)
     if given.warm == "shipped":
         if not same_encoder(work / "base", WEIGHTS / "base"):
@@ -175,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "reader" in stages and not (work / "reader.safetensors").is_file():
         log.info("reader: %.1f minutes", given.reader_minutes)
         lessons = Lessons.of_shards(work / "latents") if rows is None else rows.lessons()
-        train_reader(work, lessons, given.reader_minutes)
+        train_reader(work, lessons, given.reader_minutes, compute=compute)
     if "base" in stages:
         batch = given.batch or (256 if gpu else 32)
         ends = time.strftime("%H:%M", time.localtime(time.time() + given.hours * 3600))

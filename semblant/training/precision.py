@@ -44,6 +44,11 @@ def choose(base: Base, rows: int = 1, clock: Callable[[], float] = time.perf_cou
     return chosen
 
 
+def probe(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> torch.dtype:
+    """The precision in which convolutions are faster, where there is no base yet to measure."""
+    return faster(*_convolving(device, clock, rows=8))
+
+
 def precision_name(dtype: torch.dtype) -> str:
     """What `--precision` calls it: "float32", "bfloat16"."""
     return str(dtype).removeprefix("torch.")
@@ -78,12 +83,18 @@ def _seconds(base: Base, rows: int, clock: Callable[[], float]) -> float:
 
 
 def _hopeless(device: torch.device, clock: Callable[[], float]) -> bool:
-    x, weight = torch.zeros(1, 64, 32, 32, device=device), torch.zeros(64, 64, 3, 3, device=device)
-    seconds = [
-        _best(lambda d=dtype: F.conv2d(x.to(d), weight.to(d), padding=1), device, clock)  # type: ignore[misc]
-        for dtype in (torch.float32, torch.bfloat16)
-    ]
-    return seconds[1] > 2 * seconds[0] + 1e-4
+    float32, bfloat16 = _convolving(device, clock, rows=1)
+    return bfloat16 > 2 * float32 + 1e-4
+
+
+def _convolving(device: torch.device, clock: Callable[[], float], rows: int) -> tuple[float, float]:
+    """Seconds for one convolution in float32 and in bfloat16."""
+    x, weight = torch.zeros(rows, 64, 32, 32, device=device), torch.zeros(64, 64, 3, 3, device=device)
+
+    def seconds(dtype: torch.dtype) -> float:
+        return _best(lambda: F.conv2d(x.to(dtype), weight.to(dtype), padding=1), device, clock)
+
+    return seconds(torch.float32), seconds(torch.bfloat16)
 
 
 def _best(call: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:

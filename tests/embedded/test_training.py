@@ -48,6 +48,36 @@ def steps(run: diffusion.Run, work: Path, tokenizer: Tokenizer, count: int) -> l
     return [float(diffusion._step(run, rows.draw(2, run.seen), schedule, 0, torch.float32)) for _ in range(count)]
 
 
+def test_matrices_are_moved_as_torch_moves_them_in_either_precision() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = {"wide": torch.randn(6, 20, generator=generator), "tall": torch.randn(20, 6, generator=generator)}
+    start["bias"] = torch.zeros(3)
+    moved = {}
+    for exact in (False, True):
+        both = learners.Learners({name: torch.nn.Parameter(weight.clone()) for name, weight in start.items()})
+        both.muon.exact = exact
+        gradients = torch.Generator().manual_seed(1)
+        for _ in range(3):
+            for weight in both.named.values():
+                weight.grad = torch.randn(weight.shape, generator=gradients)
+            both.step(0.1)
+        moved[exact] = {name: weight.detach() - start[name] for name, weight in both.named.items()}
+    assert torch.equal(moved[True].pop("bias"), moved[False].pop("bias"))
+    for name, step in moved[False].items():
+        # bfloat16 has three digits
+        assert (moved[True][name] - step).norm() < 0.03 * step.norm()
+        assert not torch.equal(moved[True][name], step)
+    assert {p.dtype for p in both.muon.state[next(iter(both.matrices.values()))].values()} == {torch.float32}
+
+
+def test_orthogonal_matrices_have_singular_values_about_one() -> None:
+    matrix = torch.randn(12, 30, generator=torch.Generator().manual_seed(0))
+    coefficients = learners.Muon([torch.nn.Parameter(matrix)]).param_groups[0]["ns_coefficients"]
+    for turned in (matrix, matrix.T):
+        values = torch.linalg.svdvals(learners.orthogonal(turned, coefficients, 5))
+        assert float(values.min()) > 0.6 and float(values.max()) < 1.3
+
+
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(bank: Path, tokenizer: Tokenizer) -> None:
     whole = diffusion.Run.fresh(PLAN, tokenizer)
     losses = steps(whole, bank, tokenizer, 4)
@@ -223,7 +253,7 @@ def test_going_on_from_the_shipped_weights_keeps_their_autoencoder(
     monkeypatch.setattr(decoder, "steady_decoder", lambda *_, **__: ran.append("decoder"))
     monkeypatch.setattr(decoder, "decibels", lambda *_: {})
     monkeypatch.setattr(Lessons, "of_shards", lambda folder: ran.append("lessons"))
-    monkeypatch.setattr(train, "train_reader", lambda *_: ran.append("reader"))
+    monkeypatch.setattr(train, "train_reader", lambda *_, **__: ran.append("reader"))
     monkeypatch.setattr(diffusion, "begun", lambda *_, **__: diffusion.Run.fresh(PLAN, _[2]))
     monkeypatch.setattr(diffusion, "train_base", lambda *_, **__: diffusion.Run.fresh(PLAN, _[2]))
     monkeypatch.setattr(wording, "train_text", lambda *_, start, **__: ran.append("text" if start else "new text"))

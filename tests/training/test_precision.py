@@ -48,6 +48,13 @@ def test_the_probe_compares_the_two_precisions(monkeypatch: pytest.MonkeyPatch) 
         assert precision._hopeless(torch.device("cpu"), lambda: 0.0) is hopeless
 
 
+def test_without_a_base_a_convolution_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    for times, chosen in [((1.0, 0.5), torch.bfloat16), ((1.0, 0.95), torch.float32), ((1.0, 30.0), torch.float32)]:
+        left = iter(times)
+        monkeypatch.setattr(precision, "_best", lambda call, device, clock, left=left: (call(), next(left))[1])
+        assert precision.probe(torch.device("cpu")) is chosen
+
+
 def test_inpainting_bases_are_measured_with_their_extra_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     from semblant.backbones.loading import miniature
 
