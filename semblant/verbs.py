@@ -116,7 +116,7 @@ def fit(
 ) -> Concept | list[Concept]:
     """Teach the base one subject, or several at once.
 
-    `settings` are the method's fields. `compute` None measures float32 against bfloat16 and takes the faster; a resumed
+    `settings` are the method's fields. `compute` None measures which precision is fastest and takes it; a resumed
     run keeps what it began with. `keep` hears what is learned so far after every `keep_every` steps and at the end.
     With the setting `early_stop` it may take fewer than `steps`; the concept's figures then say why it `stopped`.
     `checkpoint` is a folder for the state of the run, written every `every` steps; with `resume` the run goes on there.

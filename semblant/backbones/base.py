@@ -28,6 +28,9 @@ from semblant.backbones.twin import SPARING, Casts, Hook, sparing, twin, uncompi
 from semblant.errors import SemblantError
 from semblant.ops.schedule import Schedule
 
+COMPUTES = (torch.float32, torch.bfloat16, torch.float16)
+"""Types that networks can run in."""
+
 
 class Base:
     """A latent diffusion model with a text encoder or two, a U-Net and an autoencoder. Patches make views of it.
@@ -160,9 +163,9 @@ class Base:
         return view
 
     def computing(self, dtype: torch.dtype) -> Base:
-        """A view whose networks run in `dtype` by autocast. Raises SemblantError unless that is float32 or bfloat16."""
-        if dtype not in (torch.float32, torch.bfloat16):
-            raise SemblantError(f"{dtype} is not a type to compute in; possible: torch.float32, torch.bfloat16")
+        """A view whose networks run in `dtype`, one of COMPUTES, by autocast. Raises SemblantError for another."""
+        if dtype not in COMPUTES:
+            raise SemblantError(f"{dtype} is not a type to compute in; possible: {', '.join(map(str, COMPUTES))}")
         view = copy.copy(self)
         view.compute, view._plain, view._casts = dtype, WeakKeyDictionary(), Casts()
         view._memory = None if self._memory is None else {}
@@ -385,7 +388,8 @@ class Base:
             weights = {name: weight.float() for name, weight in {**halves, **weights}.items()}
         if weights or hooks:
             network = twin(network, weights, hooks)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16 and not exact):
+        half = torch.bfloat16 if exact or self.compute == torch.float32 else self.compute
+        with torch.autocast(self.device.type, half, enabled=half == self.compute and not exact):
             return (getattr(network, method) if method else network)(*args, **kwargs)
 
     def _running(self, part: str) -> Any:

@@ -118,7 +118,7 @@ def run(
     """Make the demo in the folder `out`, and return its results (plain data, also in `results.json`).
 
     Writes report.html, results.json, grid.png, portrait.png, references/, concepts/ and pictures/. `compute` None
-    measures float32 against bfloat16 once, and fits and samples in the faster. `say` hears one line about each thing
+    measures once which precision is fastest, and fits and samples in it. `say` hears one line about each thing
     that is done. Raises FileProblem when the folder holds something other than a demo, or another demo is at work
     there, and `training.optimise.Interrupted` when stopped.
     """

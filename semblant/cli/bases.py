@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from semblant.backbones.base import Base
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 BaseName = Annotated[
     str,
     typer.Option(

@@ -20,7 +20,9 @@ def demo(
     device: Device = "cpu",
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Updates per fit.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of fits and pictures.")] = 0,
-    precision: Annotated[str, typer.Option("--precision", help="auto (measured once), float32 or bfloat16.")] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="auto (measured once), float32, bfloat16 or float16.")
+    ] = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer steps and prompts: a minute instead of five.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,

@@ -60,7 +60,7 @@ def doctor(
     ] = None,
     face: Annotated[str, typer.Option("--face", help="The choice that `fit` would be given.")] = "ask",
     measure: Annotated[
-        bool, typer.Option("--measure-precision", help="Measure whether bfloat16 is faster than float32 here.")
+        bool, typer.Option("--measure-precision", help="Measure whether half precision is faster than float32 here.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")] = False,

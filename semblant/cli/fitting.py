@@ -93,7 +93,9 @@ def fit(
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="TIME", help="Take as few steps as fit into 60s, 5min or 1h.")
     ] = None,
-    precision: Annotated[str, typer.Option("--precision", help="auto (measured once), float32 or bfloat16.")] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="auto (measured once), float32, bfloat16 or float16.")
+    ] = "auto",
     faces: Annotated[
         list[str] | None,
         typer.Option(

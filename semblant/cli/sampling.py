@@ -107,7 +107,7 @@ def sample(
         typer.Option("--crop", metavar="LEFT,TOP", help="XL only: pixels said to be cut off. Default: none."),
     ] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="float32, bfloat16, or auto: the faster, which is measured.")
+        str, typer.Option("--precision", help="float32, bfloat16, float16, or auto: the fastest, which is measured.")
     ] = "float32",
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("images"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,

@@ -21,6 +21,7 @@ from semblant.training.learner import Learner
 from semblant.training.lock import held
 from semblant.training.progress import Progress
 from semblant.training.run import PATIENCE, Interrupted, Run, circumstances
+from semblant.training.scale import Scale
 from semblant.training.stopping import Settling
 from semblant.training.thrift import Thrift
 
@@ -100,10 +101,13 @@ def optimise(
         if store is not None:
             stack.enter_context(held(store.lock, store.folder))
             sweep(store.folder)
-        dtype, thrift, resumed = compute or base.compute, Thrift(), False
-        if resume and store is not None:
-            dtype, thrift, resumed = _resume(courses, store, identity, dtype)
-        run = Run(base.computing(dtype), courses, store, identity, every, progress, stop, thrift, resumed)
+        dtype = compute or base.compute
+        stored = _resume(courses, store, identity) if resume and store is not None else {}
+        if stored:
+            dtype = getattr(torch, stored["compute"])
+        thrift = Thrift.read(stored.get("thrift", {}))
+        scale = Scale.read(stored["scale"]) if "scale" in stored else Scale.of(dtype)
+        run = Run(base.computing(dtype), courses, store, identity, every, progress, stop, thrift, scale, bool(stored))
         stack.enter_context(torch.enable_grad())
         run.go()
     peak = peak_memory(base.device)
@@ -128,18 +132,16 @@ def peak_memory(device: torch.device) -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def _resume(
-    courses: Sequence[Course], store: Store, identity: Mapping[str, Any], dtype: torch.dtype
-) -> tuple[torch.dtype, Thrift, bool]:
-    """Put the courses where the newest checkpoint says, and tell how the run computes; whether there was one."""
+def _resume(courses: Sequence[Course], store: Store, identity: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put the courses where the newest checkpoint says; what else it says, nothing when there is none."""
     state = store.read()
     if state is None:
         logger.warning("there is no checkpoint in %s; the run starts at its beginning", store.folder)
-        return dtype, Thrift(), False
+        return {}
     require_same(state.fingerprint, identity, store.folder)
     for course in courses:
         course.restore(state.tensors, state.facts["learners"][course.index])
     for name, now in circumstances().items():
         if (then := state.facts["circumstances"].get(name)) != now:
             logger.warning("%s was %s and is %s: the run goes on, but not bit for bit", name, then, now)
-    return getattr(torch, state.facts["compute"]), Thrift.read(state.facts.get("thrift", {})), True
+    return state.facts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -17,21 +17,24 @@ from semblant.errors import out_of_memory
 logger = logging.getLogger(__name__)
 
 GAIN = 0.1
-"""Share of the time that bfloat16 has to save before it is chosen."""
+"""Share of the time that half precision has to save before it is chosen."""
 
 
 def choose(base: Base, rows: int = 1, clock: Callable[[], float] = time.perf_counter) -> torch.dtype:
-    """float32, or bfloat16 by autocast where a forward and backward pass of the U-Net is at least a tenth faster in it.
+    """float32, or half precision by autocast where a forward and backward pass of the U-Net is at least a tenth faster
+    in it: bfloat16, or on a GPU float16 where that again is a tenth faster, as on GPUs without arithmetic for bfloat16.
 
     Each is measured twice after a first run that does not count. On processors without bfloat16 arithmetic it can be
     tens of times slower; one small convolution tells, and the U-Net is then not tried at all. Where a pass does not fit
     into memory, a thriftier one is measured, and float32 is chosen where that does not fit either.
     """
-    if _hopeless(base.device, clock):
-        logger.info("computing in float32: a convolution is more than twice as slow in bfloat16")
+    halves = (torch.bfloat16,) if base.device.type == "cpu" else (torch.bfloat16, torch.float16)
+    tried = [dtype for dtype in halves if not _hopeless(dtype, base.device, clock)]
+    if not tried:
+        logger.info("computing in float32: a convolution is more than twice as slow in half precision")
         return torch.float32
     try:
-        seconds = {dtype: _seconds(base.computing(dtype), rows, clock) for dtype in (torch.float32, torch.bfloat16)}
+        seconds = {dtype: _seconds(base.computing(dtype), rows, clock) for dtype in (torch.float32, *tried)}
     except (MemoryError, RuntimeError) as problem:
         if not out_of_memory(problem):
             raise
@@ -39,24 +42,28 @@ def choose(base: Base, rows: int = 1, clock: Callable[[], float] = time.perf_cou
             return choose(base.sparing() if base.can_spare else base, 1, clock)
         logger.info("computing in float32: there is not enough memory to try which precision is faster")
         return torch.float32
-    chosen = faster(seconds[torch.float32], seconds[torch.bfloat16])
+    chosen = fastest(seconds)
     logger.info("computing in %s; seconds for forward and backward: %s", chosen, seconds)
     return chosen
 
 
 def probe(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> torch.dtype:
     """The precision in which convolutions are faster, where there is no base yet to measure."""
-    return faster(*_convolving(device, clock, rows=8))
+    return fastest({dtype: _convolving(dtype, device, clock, 8) for dtype in (torch.float32, torch.bfloat16)})
 
 
 def precision_name(dtype: torch.dtype) -> str:
-    """What `--precision` calls it: "float32", "bfloat16"."""
+    """What `--precision` calls it: "float32", "bfloat16", "float16"."""
     return str(dtype).removeprefix("torch.")
 
 
-def faster(float32: float, bfloat16: float) -> torch.dtype:
-    """The better precision for these times: bfloat16 only when it saves a tenth or more."""
-    return torch.bfloat16 if bfloat16 <= (1 - GAIN) * float32 else torch.float32
+def fastest(seconds: Mapping[torch.dtype, float]) -> torch.dtype:
+    """The best precision for these times, float32's first: another only when it saves a tenth or more."""
+    chosen, *others = seconds
+    for dtype in others:
+        if seconds[dtype] <= (1 - GAIN) * seconds[chosen]:
+            chosen = dtype
+    return chosen
 
 
 def _seconds(base: Base, rows: int, clock: Callable[[], float]) -> float:
@@ -82,19 +89,15 @@ def _seconds(base: Base, rows: int, clock: Callable[[], float]) -> float:
     return _best(once, base.device, clock)
 
 
-def _hopeless(device: torch.device, clock: Callable[[], float]) -> bool:
-    float32, bfloat16 = _convolving(device, clock, rows=1)
-    return bfloat16 > 2 * float32 + 1e-4
+def _hopeless(dtype: torch.dtype, device: torch.device, clock: Callable[[], float]) -> bool:
+    float32, half = (_convolving(one, device, clock, 1) for one in (torch.float32, dtype))
+    return half > 2 * float32 + 1e-4
 
 
-def _convolving(device: torch.device, clock: Callable[[], float], rows: int) -> tuple[float, float]:
-    """Seconds for one convolution in float32 and in bfloat16."""
+def _convolving(dtype: torch.dtype, device: torch.device, clock: Callable[[], float], rows: int) -> float:
+    """Seconds for a convolution."""
     x, weight = torch.zeros(rows, 64, 32, 32, device=device), torch.zeros(64, 64, 3, 3, device=device)
-
-    def seconds(dtype: torch.dtype) -> float:
-        return _best(lambda: F.conv2d(x.to(dtype), weight.to(dtype), padding=1), device, clock)
-
-    return seconds(torch.float32), seconds(torch.bfloat16)
+    return _best(lambda: F.conv2d(x.to(dtype), weight.to(dtype), padding=1), device, clock)
 
 
 def _best(call: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:

@@ -23,6 +23,7 @@ from semblant.training.checkpoint import State, Store
 from semblant.training.course import Course
 from semblant.training.precision import precision_name
 from semblant.training.progress import WINDOW, Progress, standing
+from semblant.training.scale import Scale
 from semblant.training.step import Plain, gradients
 from semblant.training.thrift import NotEnoughMemory, Thrift
 
@@ -51,6 +52,7 @@ class Run:
     progress: Callable[[Progress], None] | None
     stop: Callable[[], bool] | None
     thrift: Thrift
+    scale: Scale
     resumed: bool
     whole: bool = True
     """False while parameters are being updated: then the state is of no step."""
@@ -129,18 +131,24 @@ class Run:
             self.progress(standing(self.step, self.steps, per_step, active, several=len(self.courses) > 1))
 
     def _gradients(self, active: Sequence[Course]) -> tuple[list[float], list[list[Tensor | None]]]:
-        """Losses and gradients of a step, in smaller pieces once memory has run out."""
-        return self._within_memory(
-            active,
-            lambda: gradients(
-                self._view(),
-                [course.learner for course in active],
-                [course.generator for course in active],
-                labels=[course.index for course in active],
-                plain=self.plain,
-                most=self.thrift.most,
-            ),
-        )
+        """Losses and gradients of a step: in smaller pieces once memory has run out, less enlarged when too large."""
+        while True:
+            losses, found = self._within_memory(
+                active,
+                lambda: gradients(
+                    self._view(),
+                    [course.learner for course in active],
+                    [course.generator for course in active],
+                    labels=[course.index for course in active],
+                    plain=self.plain,
+                    most=self.thrift.most,
+                    scale=self.scale.factor,
+                ),
+            )
+            if self.scale.holds(losses, found):
+                return losses, found
+            for course in active:
+                course.rewind()
 
     def _view(self) -> Base:
         """The base as a step uses it: one view as long as nothing changes, since a view keeps what it has cast."""
@@ -224,6 +232,7 @@ class Run:
             "compute": precision_name(self.base.compute),
             "circumstances": circumstances(),
             "thrift": self.thrift.facts(),
+            "scale": self.scale.facts(),
         }
         with undisturbed():
             self.store.write(State(tensors, facts, self.identity))

@@ -48,12 +48,14 @@ def gradients(
     labels: Sequence[int] | None = None,
     plain: Plain | None = None,
     most: int | None = None,
+    scale: float = 1.0,
 ) -> tuple[list[float], list[list[Tensor | None]]]:
     """Loss of each learner on rows drawn from its generator, and the gradients of its parameters (None: unused).
 
     The loss of a learner is the mean over its own rows; the sum over learners is differentiated once. Rows do not mix
     in the base, so each learner's gradient is what it would be alone, and with `most` rows in one pass the sum over
-    passes is what one pass gives. Raises SemblantError when no parameter matters, NotEnoughMemory when a pass does not
+    passes is what one pass gives. What is differentiated is `scale` times the loss, for types in which small gradients
+    vanish (see `training.scale`). Raises SemblantError when no parameter matters, NotEnoughMemory when a pass does not
     fit.
     """
     largest = 1
@@ -61,7 +63,7 @@ def gradients(
         drawn = draw(base, learners, generators, labels=labels, plain=plain)
         parts = passes(drawn.whole, most)
         largest = max(sum(len(rows) for _, rows in part) for part in parts)
-        return _summed(base, learners, drawn, parts)
+        return _summed(base, learners, drawn, parts, scale)
     except (MemoryError, RuntimeError) as problem:
         if not out_of_memory(problem):
             raise
@@ -70,7 +72,7 @@ def gradients(
 
 
 def _summed(
-    base: Base, learners: Sequence[Learner], drawn: Drawn, parts: Sequence[Part]
+    base: Base, learners: Sequence[Learner], drawn: Drawn, parts: Sequence[Part], scale: float
 ) -> tuple[list[float], list[list[Tensor | None]]]:
     """Losses and gradients summed over the passes."""
     parameters = [list(learner.parameters.values()) for learner in learners]
@@ -88,12 +90,12 @@ def _summed(
             # Class pictures alone may depend on nothing that is learned.
             continue
         matters = True
-        found = torch.autograd.grad(total, flat, allow_unused=True, retain_graph=number < len(parts))
+        found = torch.autograd.grad(total * scale, flat, allow_unused=True, retain_graph=number < len(parts))
         sums = [new if old is None else old if new is None else old + new for old, new in zip(sums, found, strict=True)]
     if not matters:
         names = ", ".join(type(learner).__name__ for learner in learners)
         raise SemblantError(f"the loss of {names} does not depend on its parameters; does the prompt hold its word?")
-    each = iter(sums)
+    each = iter(sums if scale == 1 else [None if own is None else own / scale for own in sums])
     return losses, [[next(each) for _ in own] for own in parameters]
 
 

@@ -35,6 +35,26 @@ def test_bfloat16_has_to_save_a_tenth(
     assert base.compute is torch.float32
 
 
+@pytest.mark.parametrize(
+    ("bfloat16", "float16", "chosen"),
+    [
+        (0.5, 0.46, torch.bfloat16),
+        (0.5, 0.44, torch.float16),
+        (0.95, 0.5, torch.float16),
+        (3.0, 0.5, torch.float16),
+        (0.95, 0.95, torch.float32),
+    ],
+)
+def test_on_a_gpu_float16_is_tried_as_well(
+    base: Base, monkeypatch: pytest.MonkeyPatch, bfloat16: float, float16: float, chosen: torch.dtype
+) -> None:
+    seconds = {torch.float32: 1.0, torch.bfloat16: bfloat16, torch.float16: float16}
+    monkeypatch.setattr(Base, "device", torch.device("cuda"))
+    monkeypatch.setattr(precision, "_hopeless", lambda dtype, *_: seconds[dtype] > 2)
+    monkeypatch.setattr(precision, "_seconds", lambda view, *_: seconds[view.compute])
+    assert precision.choose(base) is chosen
+
+
 def test_a_hopeless_convolution_spares_the_network(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_seconds", lambda *_: pytest.fail("the network was run"))
     monkeypatch.setattr(precision, "_hopeless", lambda *_: True)
@@ -45,7 +65,7 @@ def test_the_probe_compares_the_two_precisions(monkeypatch: pytest.MonkeyPatch) 
     for times, hopeless in [((1.0, 3.0), True), ((1.0, 1.5), False)]:
         left = iter(times)
         monkeypatch.setattr(precision, "_best", lambda call, device, clock, left=left: (call(), next(left))[1])
-        assert precision._hopeless(torch.device("cpu"), lambda: 0.0) is hopeless
+        assert precision._hopeless(torch.bfloat16, torch.device("cpu"), lambda: 0.0) is hopeless
 
 
 def test_without_a_base_a_convolution_decides(monkeypatch: pytest.MonkeyPatch) -> None:
