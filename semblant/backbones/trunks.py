@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -110,6 +111,51 @@ class Marks(nn.Module):
         """The map as numbers: how sure it is at most in each part of the face, and how much there is in all."""
         most = F.adaptive_max_pool2d(marks, self.SIDE).flatten(1)
         return torch.cat([most, marks.sigmoid().mean((2, 3)) * 10], 1).clamp(-6, 6)
+
+
+def unfold(judge: nn.Module, folded: Mapping[str, Tensor], show: Callable[[], object]) -> None:
+    """Give a judge that learns the weights of one of its shape that `fold` made, so that it answers the same.
+
+    What was folded away, how strong each channel is on the whole, is measured anew on what `show` lets the judge see.
+    """
+    convs = {name: part for name, part in judge.named_modules() if isinstance(part, Conv)}
+    own = judge.state_dict()
+    known = {name: weight for name, weight in folded.items() if name in own}
+    judge.load_state_dict(own | known)
+    seen: dict[str, list[Tensor]] = defaultdict(list)
+    hooks = []
+    for name, part in convs.items():
+        norm = _norm(part)
+        norm.reset_running_stats()
+        nn.init.constant_(norm.weight, (1 + norm.eps) ** 0.5)
+        norm.bias.data.copy_(folded[f"{name}.conv.bias"])
+        hooks.append(part.conv.register_forward_hook(lambda _, __, out, to=seen[name]: to.append(_strength(out))))
+    learning = judge.training
+    with torch.no_grad():
+        judge.eval()
+        show()
+        judge.train(learning)
+        for hook in hooks:
+            hook.remove()
+        for name, part in convs.items():
+            norm, (mean, square) = _norm(part), torch.stack(seen[name]).mean(0)
+            assert norm.running_mean is not None and norm.running_var is not None
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(square - mean**2)
+            norm.weight.copy_((norm.running_var + norm.eps).sqrt())
+            norm.bias.add_(mean)
+
+
+def _norm(part: Conv) -> nn.BatchNorm2d:
+    if part.norm is None:
+        raise ValueError("only a judge that still learns can be given weights")
+    return part.norm
+
+
+def _strength(seen: Tensor) -> Tensor:
+    """Mean and mean square of each channel: [2, channels]."""
+    seen = seen.float()
+    return torch.stack([seen.mean((0, 2, 3)), (seen**2).mean((0, 2, 3))])
 
 
 def fold(judge: nn.Module) -> nn.Module:

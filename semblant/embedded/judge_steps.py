@@ -43,8 +43,9 @@ SHAKE = (0.04, 0.04, 0.05, 0.05, 0.05, 0.05, 0.09)
 """How much the detector errs, number by number of a frame (standard deviations on 400 pictures of `tune`, or more)."""
 MARKS, RARE = 10.0, 20.0
 """Weight of the map of marks against the facts, and of its few places with a mark against those without."""
-TWINS = 16
-"""Pictures of a batch seen twice, clean and worsened, so that worsening moves their identity little."""
+TWINS, ALIKE = 24, 6.0
+"""Pictures of a batch seen twice, clean and worsened, so that worsening moves their identity little; how much that
+counts."""
 
 
 def vocabulary() -> list[str]:
@@ -150,6 +151,8 @@ def identity_step(bank: Bank, seed: int, device: str) -> Step:
 
     def step(judge: nn.Module, generator: torch.Generator) -> Tensor:
         rows = _rows(bank, generator)
+        if back := len(bank.round_trips):
+            rows[:TWINS] = torch.randint(0, back, (TWINS,), generator=generator)
         rows = torch.cat([rows, rows[:TWINS]])
         images = _seen(bank, rows, generator, device)
         images[:TWINS] = bank.pictures(rows[:TWINS]).to(device)
@@ -177,7 +180,7 @@ def identity_step(bank: Bank, seed: int, device: str) -> Step:
         twins = 1 - (found[:TWINS] * found[-TWINS:]).sum(-1)
         numbers = people.to(device)[own]
         missed = F.smooth_l1_loss(estimate @ project.T, numbers, beta=0.5)
-        loss = 6 * missed + 0.3 * F.cross_entropy(logits, own) + 2 * twins.mean()
+        loss = 6 * missed + 0.3 * F.cross_entropy(logits, own) + ALIKE * twins.mean()
         if marks is not None:
             loss = loss + marks_missed(marks, bank, rows, frames, both, judge.features)
         return loss

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from semblant.backbones import judges as networks
 from semblant.backbones.being_judge import Beings
+from semblant.backbones.trunks import unfold
 from semblant.embedded import being_bank
 from semblant.embedded.judge_bank import MEASURED, fill
-from semblant.embedded.judge_steps import STEPS, Step, vocabulary
+from semblant.embedded.judge_steps import STEPS, Step, attributes_step, vocabulary
 from semblant.errors import SemblantError, closest
 from semblant.world.facts import VALUES
 
@@ -51,6 +52,9 @@ RADIUS = 6.0
 
 SAVE_EVERY = 60.0
 """Seconds."""
+
+SHOWN = 8
+"""Batches that a judge which goes on is shown, to measure how strong its channels are."""
 
 
 def network(name: str) -> nn.Module:
@@ -89,13 +93,14 @@ def train_judges(
     seed: int = 0,
     device: str = "cpu",
     more: bool = False,
+    warm: Path | None = None,
 ) -> dict[str, float]:
     """Train the judges (`only` those named) into `out`, each for about `minutes_each`; the last loss of each.
 
     `autoencoder` gives pictures back (0..1) as an encoder and decoder leave them; some of the pictures are then seen
     so. `work` keeps the drawn pictures and half-trained judges: interrupted training goes on from there. Judges that
-    were trained to the end stay as they are, or with `more` go another round. Raises SemblantError for an
-    unknown name.
+    were trained to the end stay as they are, or with `more` go another round. Judges that were not begun go on from
+    those in `warm` that have their shape. Raises SemblantError for an unknown name.
     """
     for name in only or ():
         if name not in WEIGHTS:
@@ -108,31 +113,60 @@ def train_judges(
         own_seed = seed * 1000 + place
         torch.manual_seed(own_seed)
         judge = network(name).to(device)
-        _start_from_reader(judge, work / f"attributes-{name[-1]}.state.safetensors")
         if name == "beings":
             beings = being_bank.fill_beings(work / "bank", "train", pictures // 2, device)
             step: Step = being_bank.beings_step(beings, own_seed, device)
         else:
             step = STEPS[name.partition("-")[0]](bank, own_seed, device)
-        losses[name] = _train(name, judge, step, minutes_each * weight, work, own_seed, more)
+        begun = 0
+        if warm is not None and not (work / f"{name}.state.safetensors").exists():
+            begun = int(_go_on_from(judge, warm / f"{name}.safetensors", step))
+        if not begun:
+            reader = f"attributes-{name[-1]}"
+            shipped = None
+            if warm is not None and not (work / f"{reader}.state.safetensors").exists():
+                shipped = network(reader).to(device)
+                if not _go_on_from(shipped, warm / f"{reader}.safetensors", attributes_step(bank, own_seed, device)):
+                    shipped = None
+            _start_from_reader(judge, work / f"{reader}.state.safetensors", shipped)
+        losses[name] = _train(name, judge, step, minutes_each * weight, work, own_seed, more, begun)
         networks.save(judge, out / f"{name}.safetensors")
     return losses
 
 
-def _start_from_reader(judge: nn.Module, state: Path) -> None:
-    """Give identity the face, and CLIP the whole look, of the attribute reader of its copy."""
+def _go_on_from(judge: nn.Module, shipped: Path, step: Step) -> bool:
+    """Give a judge the weights in a file, if there are any of its shape."""
+    if not shipped.is_file():
+        return False
+    folded = networks.load(shipped).state_dict()
+    own = networks.fold(judge).state_dict()
+    if {name: weight.shape for name, weight in own.items()} != {name: weight.shape for name, weight in folded.items()}:
+        log.info("%s is of another shape; it is not gone on from", shipped.name)
+        return False
+
+    def show() -> None:
+        for look in range(SHOWN):
+            step(judge, torch.Generator().manual_seed(look))
+
+    unfold(judge, folded, show)
+    return True
+
+
+def _start_from_reader(judge: nn.Module, state: Path, shipped: nn.Module | None = None) -> None:
+    """Give identity the face, and CLIP the whole look, of the attribute reader of its copy: of the one whose state lies
+    there, or of the `shipped` one."""
     start = {networks.Identity: ("face.", "marks."), networks.Clip: ("look.",)}.get(type(judge))
     if start is None:
         return
-    if not state.exists():
+    if state.exists():
+        with safe_open(state, framework="pt") as file:
+            learned = {key.removeprefix("model."): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    elif shipped is not None:
+        learned = shipped.state_dict()
+    else:
         log.warning("%s is missing: this judge starts from nothing; train its attribute reader first", state.name)
         return
-    with safe_open(state, framework="pt") as file:
-        look = {
-            key.removeprefix("model.look."): file.get_tensor(key)
-            for key in file.keys()  # noqa: SIM118
-            if key.startswith("model.look.")
-        }
+    look = {key.removeprefix("look."): weight for key, weight in learned.items() if key.startswith("look.")}
     own = judge.state_dict()
     judge.load_state_dict(own | {key: look[key.removeprefix("look.")] for key in own if key.startswith(start)})
 
@@ -154,8 +188,11 @@ class Schedule:
     """How often it was trained to the end before."""
 
 
-def _train(name: str, judge: nn.Module, step: Step, minutes: float, work: Path, seed: int, more: bool) -> float:
-    """AdamW, a short warm-up and a linear way down to zero; the state is saved every minute."""
+def _train(
+    name: str, judge: nn.Module, step: Step, minutes: float, work: Path, seed: int, more: bool, begun: int = 0
+) -> float:
+    """AdamW, a short warm-up and a linear way down to zero; the state is saved every minute. A judge that has learned
+    before is in its round `begun`."""
     judge.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     path = work / f"{name}.state.safetensors"
     optimizer = _optimizer(judge)
@@ -163,7 +200,7 @@ def _train(name: str, judge: nn.Module, step: Step, minutes: float, work: Path, 
     if schedule is not None and more and done >= schedule.total:
         optimizer = _optimizer(judge)
         done, loss_now, schedule = 0, math.nan, _plan(judge, step, minutes, seed, schedule.round + 1)
-    schedule = schedule or _plan(judge, step, minutes, seed, 0)
+    schedule = schedule or _plan(judge, step, minutes, seed, begun)
     lr = LEARNING_RATE * (0.6 if schedule.round else 1.0)
     seed += 500_009 * schedule.round  # other batches in every round
     log.info("%s: %d of %d steps, %s", name, done, schedule.total, "bf16" if schedule.bf16 else "float32")

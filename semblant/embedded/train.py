@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> None:
             work / "autoencoder.jsonl", **decoder.decibels(network, load(work / "base") if painted else None)
         )
     if "judges" in stages:
-        build_judges(work, given.judge_minutes, device)
+        build_judges(work, given.judge_minutes, device, WEIGHTS / "judges" if given.warm == "shipped" else None)
     if "card" in stages:
         write_card(work, given.captions)
     if given.ship:
@@ -280,12 +280,18 @@ def build_latents(work: Path, shards: int, compute: torch.dtype) -> None:
             log.info("shard %d of %d in %.0f s", shard + 1, shards, time.monotonic() - began)
 
 
-def build_judges(work: Path, minutes: float, device: torch.device) -> None:
-    """Train the judges on renders and on what the autoencoder makes of them; calibrate them and measure their gates."""
+def build_judges(work: Path, minutes: float, device: torch.device, warm: Path | None = None) -> None:
+    """Train the judges, on from those in `warm`, on renders and on what the autoencoder makes of them; calibrate them
+    and measure their gates."""
     made = work / "judges" / "made"
     made.mkdir(parents=True, exist_ok=True)
     train_judges(
-        made, minutes, quality.round_trip(load(work / "base", device)), work=work / "judges", device=str(device)
+        made,
+        minutes,
+        quality.round_trip(load(work / "base", device)),
+        work=work / "judges",
+        device=str(device),
+        warm=warm,
     )
     gates.calibrate(made)
     there_and_back = quality.round_trip(load(work / "base"))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from semblant.backbones import judges as networks
-from semblant.backbones.faces import SIZE, crops, features, frames_of
+from semblant.backbones.faces import SIZE, WHOLE, crops, features, frames_of
 from semblant.embedded import gates, judge_bank, judge_steps, ranks
 from semblant.embedded import judges as recipe
 from semblant.errors import SemblantError
@@ -251,6 +251,42 @@ def test_identity_and_clip_start_from_what_their_attribute_reader_sees(tmp_path)
         recipe._start_from_reader(judge, state)
         face = (judge.face if name.startswith("identity") else judge.look.face).state_dict()
         assert all(torch.equal(face[key], seen[key]) for key in seen)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    return judge_bank.fill(tmp_path_factory.mktemp("few"), "train", 8, marks=True)
+
+
+def test_a_judge_goes_on_from_folded_weights_as_if_they_had_never_been_folded(few, tmp_path):
+    torch.manual_seed(0)
+    shipped = recipe.network("attributes-b")
+    step = judge_steps.STEPS["attributes"](few, 0, "cpu")
+    step(shipped.train(), torch.Generator().manual_seed(1))  # normalisations have seen something
+    networks.save(shipped, tmp_path / "attributes-b.safetensors")
+    frames = torch.tensor([WHOLE] * 8)
+    answers = lambda judge: torch.cat(list(judge(few.pictures(torch.arange(8)), frames).values()), 1)
+    wanted = answers(networks.load(tmp_path / "attributes-b.safetensors"))
+    torch.manual_seed(1)
+    judge = recipe.network("attributes-b")
+    assert recipe._go_on_from(judge, tmp_path / "attributes-b.safetensors", step)
+    assert judge.training
+    with torch.no_grad():
+        assert torch.allclose(answers(judge.eval()), wanted, atol=2e-3)
+        fresh = answers(recipe.network("attributes-b").eval())
+    assert (fresh - wanted).abs().mean() > 10 * (answers(judge) - wanted).abs().mean()
+    # Normalising what a batch shows moves little, since strengths were measured.
+    loss = [float(step(kind, torch.Generator().manual_seed(2)).detach()) for kind in (judge.train(), judge.eval())]
+    assert abs(loss[0] - loss[1]) < 0.5
+
+
+def test_a_judge_of_another_shape_is_not_gone_on_from(few, tmp_path):
+    networks.save(recipe.network("identity-a"), tmp_path / "identity-b.safetensors")
+    judge = recipe.network("identity-b")
+    before = {name: weight.clone() for name, weight in judge.state_dict().items()}
+    assert not recipe._go_on_from(judge, tmp_path / "identity-b.safetensors", judge_steps.STEPS["identity"](few, 0, "cpu"))
+    assert not recipe._go_on_from(judge, tmp_path / "missing.safetensors", judge_steps.STEPS["identity"](few, 0, "cpu"))
+    assert all(torch.equal(weight, before[name]) for name, weight in judge.state_dict().items())
 
 
 def test_an_unknown_judge_is_refused(tmp_path):
