@@ -150,8 +150,8 @@ def _the_other_way(caption: str) -> str:
 
 
 def change(scene: Scene, group: tuple[str, ...], rng: random.Random) -> Scene:
-    """The scene with some fields of its person drawn again, until the picture shows a difference that has a word."""
-    person, changed = scene.people[0], scene
+    """The scene with some fields of its person drawn again, until the picture shows something new that has a word."""
+    person, changed, before = scene.people[0], scene, shown(scene)
     for _ in range(TRIES):
         if group in OF_IDENTITY:
             fresh = draw_identity(rng)
@@ -160,7 +160,7 @@ def change(scene: Scene, group: tuple[str, ...], rng: random.Random) -> Scene:
         else:
             moment = draw_person(rng, person.identity)
             changed = _with(scene, replace(person, **{field: getattr(moment, field) for field in group}))
-        if shown(changed) != shown(scene):
+        if any(before.get(fact) != value for fact, value in shown(changed).items()):
             break
     return changed
 

@@ -29,9 +29,12 @@ def skin_marks(c: Canvas, t: Traits, u: Tensor, v: Tensor, face: Tensor) -> None
         c.tint(
             (1 - spot).clamp_(min=0)
             * inside
-            * (0.24 + 1.4 * (t.cheek + 0.04).clamp(min=0) + 0.22 * t.fresh + 0.25 * t.cheer - 0.2 * t.wrinkle),
+            * (0.24 + 1.4 * (t.cheek + 0.04).clamp(min=0) + 0.7 * t.fresh + 0.25 * t.cheer - 0.2 * t.wrinkle),
             t.ink("blush"),
         )
+        # Young cheeks are plump and shine.
+        shine = circle((u - x) / k + 0.06, v - 0.36 * t.tall, 0.09)
+        c.tint((0.5 - shine / 0.11).clamp(0, 1) * inside * 0.75 * t.fresh, t.ink("glow"))
     some = [i for i, p in enumerate(t.people) if p.identity.freckles > 0.5]
     if some:
         rows = torch.tensor(some, device=u.device)
@@ -44,8 +47,8 @@ def skin_marks(c: Canvas, t: Traits, u: Tensor, v: Tensor, face: Tensor) -> None
         luck = luck - luck.floor()
         off = length(cells_u - cell_u - 0.25 - 0.5 * luck, cells_v - cell_v - 0.7 + 0.4 * luck) - (0.24 + 0.14 * luck)
         zone = ((u[rows] - few.nose_x * 0.7) / (0.80 * few.w)) ** 2 + ((v[rows] - 0.34) / 0.25) ** 2
-        shown = (luck < 0.25 + 0.55 * few.freckles).float() * (1 - zone.clamp(0, 1) ** 3)
-        piece.image.lerp_(few.ink("crease"), (0.5 - off / 8.5 * piece.per).clamp(0, 1) * shown * 0.78)
+        shown = (luck < 0.35 + 0.45 * few.freckles).float() * (1 - zone.clamp(0, 1) ** 3)
+        piece.image.lerp_(few.ink("crease"), (0.5 - off / 8.5 * piece.per).clamp(0, 1) * shown * 0.9)
         c.merge(piece)
     aged = [i for i, p in enumerate(t.people) if p.age > 0.45]
     if aged:

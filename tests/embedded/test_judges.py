@@ -284,7 +284,9 @@ def test_a_judge_of_another_shape_is_not_gone_on_from(few, tmp_path):
     networks.save(recipe.network("identity-a"), tmp_path / "identity-b.safetensors")
     judge = recipe.network("identity-b")
     before = {name: weight.clone() for name, weight in judge.state_dict().items()}
-    assert not recipe._go_on_from(judge, tmp_path / "identity-b.safetensors", judge_steps.STEPS["identity"](few, 0, "cpu"))
+    assert not recipe._go_on_from(
+        judge, tmp_path / "identity-b.safetensors", judge_steps.STEPS["identity"](few, 0, "cpu")
+    )
     assert not recipe._go_on_from(judge, tmp_path / "missing.safetensors", judge_steps.STEPS["identity"](few, 0, "cpu"))
     assert all(torch.equal(weight, before[name]) for name, weight in judge.state_dict().items())
 

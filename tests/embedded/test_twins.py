@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from semblant.embedded import diffusion
 from semblant.embedded.presentations import Shown
-from semblant.embedded.twins import OF_IDENTITY, OF_THE_MOMENT, _the_other_way, captions_of, picture_of, twin_of
+from semblant.embedded.twins import OF_IDENTITY, OF_THE_MOMENT, _the_other_way, captions_of, change, picture_of, twin_of
 from semblant.embedded.wording import Recall
 from semblant.ops.schedule import Schedule
 from semblant.world.captions import contradictions, read, write
@@ -21,7 +21,7 @@ from semblant.world.company import draw_whole_world_scene
 from semblant.world.facts import shown
 from semblant.world.names import name_of
 from semblant.world.pair_facts import pair_contradictions
-from semblant.world.scene import NAMED_PEOPLE, Scene, draw_scene, named_person, person_of
+from semblant.world.scene import NAMED_PEOPLE, Scene, draw_scene, draw_training_scene, named_person, person_of
 
 WHOLE = [(picture_of(2 * k), picture_of(2 * k + 1)) for k in range(270)]
 PAIRS = [pair for pair in WHOLE if len(pair[0].people) == 1 and not pair[0].others]
@@ -108,6 +108,18 @@ def test_everything_a_twin_can_differ_in_does_differ_somewhere() -> None:
             f for group in OF_IDENTITY for f in group if getattr(own.identity, f) != getattr(other.identity, f)
         )
     assert set(changed) == {field for group in (*OF_IDENTITY, *OF_THE_MOMENT) for field in group}
+
+
+def test_what_is_changed_shows_something_new_that_has_a_word() -> None:
+    """Not only that a word is no longer fair, of which no caption could tell."""
+    rng, new = random.Random(0), []
+    for index in range(60):
+        scene = draw_training_scene(index)
+        after = shown(
+            change(scene, rng.choice([("nose_length", "nose_width"), ("lips", "mouth_width"), ("age",)]), rng)
+        )
+        new.append(any(shown(scene).get(fact) != value for fact, value in after.items()))
+    assert sum(new) >= 57
 
 
 def test_a_twin_keeps_a_name_only_with_the_face_that_bears_it() -> None:

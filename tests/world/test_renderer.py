@@ -288,3 +288,27 @@ def test_a_mole_that_may_be_told_is_seen_and_one_that_is_covered_is_not():
     pixels = (changed > 0.12).flatten(1).sum(1)
     assert (pixels[: len(some)] >= 2).float().mean() > 0.95
     assert (pixels[len(some) :] < 2).float().mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "pixels"),
+    [
+        ({"age": 0.13}, {"age": 0.27}, 25),
+        ({"freckles": 0.6}, {"freckles": 0.4}, 30),
+        ({"mole_size": 0.6}, {"mole_size": 0.4}, 13),
+    ],
+    ids=["young", "freckled", "with a mole"],
+)
+def test_what_has_a_word_shows_where_it_is_faintest(here, there, pixels):
+    """Half of some people differ by that many pixels between the faintest that has the word and the nearest without."""
+    found = []
+    for index in range(8):
+        bare = replace(person_of("tune", index), freckles=0.2, mole_size=0.2, mole_x=0.2, mole_y=0.6)
+        pair = []
+        for change in (here, there):
+            age = change.get("age", 0.4)
+            who = replace(bare, **{name: value for name, value in change.items() if name != "age"})
+            pair.append(Scene(people=(Person(who, age=age),)))
+        image = render(pair, labels=False).image
+        found.append(int(((image[0] - image[1]).abs().amax(0) > 0.1).sum()))
+    assert sorted(found)[4] >= pixels, found
