@@ -24,12 +24,9 @@ from semblant.backbones.prompt import tokenise
 from semblant.backbones.reader import Request, read_all, readers_of
 from semblant.backbones.settings import PREDICTIONS, larger_side
 from semblant.backbones.site import Site, find_sites
-from semblant.backbones.twin import SPARING, Casts, Hook, sparing, twin, uncompiled
+from semblant.backbones.twin import COMPUTES, SPARING, Casts, Hook, sparing, twin, uncompiled
 from semblant.errors import SemblantError
 from semblant.ops.schedule import Schedule
-
-COMPUTES = (torch.float32, torch.bfloat16, torch.float16)
-"""Types that networks can run in."""
 
 
 class Base:

@@ -17,6 +17,8 @@ from semblant.errors import SemblantError
 Hook = Callable[[nn.Module, Any, Any], Any]
 """A forward hook, `hook(module, inputs, output)`; what it returns replaces the output unless it is None."""
 Value = TypeVar("Value")
+COMPUTES = (torch.float32, torch.bfloat16, torch.float16)
+"""Types that networks can run in."""
 SPARING = "gradient_checkpointing"
 """The mark by which diffusers' blocks tell whether they keep only what goes into them."""
 
