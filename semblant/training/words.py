@@ -210,7 +210,7 @@ def _mean_inside(maps: Sequence[Float[Tensor, "rows queries"]], mask: Float[Tens
 def encoded_word(base: Base, word: str) -> Float[Tensor, "tokens dim"]:
     """What the text encoder makes of a prompt of one word, from that word on: without the start token, which every
     prompt shares."""
-    return base.encodings(base.text(word))[0, 1:]
+    return base.encodings(base.text(word))[0, 1:].float()
 
 
 def learned_word(base: Base, concept: Concept, start: Float[Tensor, "length dim"] | None = None) -> LearnedWord:

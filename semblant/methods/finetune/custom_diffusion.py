@@ -118,7 +118,7 @@ class CustomDiffusion(FittingMethod):
             base,
             subject if self.mask_loss else replace(subject, masks=whole),
             NamedClass(base, self.identifier, subject.class_word, learned=self.train_word),
-            {name: torch.zeros_like(weight) for name, weight in weights.items()},
+            {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()},
             lambda offsets: [Offsets(offsets), *([DetachedStart()] if self.detach_start else [])],
             prior=prior_of(self, base, subject.class_word, generator),
             templates=[prompt],
