@@ -38,9 +38,9 @@ class View(NamedTuple):
 class Bank:
     """Augmented draws of a few pictures as latents: what the autoencoder costs is paid once, before training.
 
-    Holds mean and deviation of the autoencoder's posterior and the mask at latent size for `size` draws, the pictures
-    taken in turn; every draw from the bank has fresh posterior noise. With `exact` nothing is kept, and each draw is
-    augmented and encoded anew.
+    Holds mean and deviation of the autoencoder's posterior and the mask at latent size for `size` draws, or one of each
+    picture if these are more, taken in turn; every draw from the bank has fresh posterior noise. With `exact` nothing
+    is kept, and each draw is augmented and encoded anew.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Bank:
             (image, torch.ones_like(image[:1]) if mask is None else mask)
             for image, mask in zip(images, given, strict=True)
         ]
-        count = size if augment is not None else len(images)
+        count = max(size, len(images)) if augment is not None else len(images)
         self.means = self.deviations = self.masks = torch.empty(0)
         self.words: list[str] = []
         if not exact:
