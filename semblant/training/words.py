@@ -178,12 +178,16 @@ class WordLearner(Learner):
         self.done += 1
 
     def state(self) -> dict[str, Tensor]:
-        """How many steps it has seen."""
-        return {"done": torch.tensor(self.done)}
+        """How many steps it has seen, and its figures."""
+        seen = {f"seen.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self.seen.items()}
+        return {"done": torch.tensor(self.done), **seen}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on counting."""
+        """Go on counting, with the figures of the last look."""
         self.done = int(state["done"])
+        self.seen = {
+            name.removeprefix("seen."): float(value) for name, value in state.items() if name.startswith("seen.")
+        }
 
     def figures(self) -> dict[str, float]:
         """At the last look: length of the longest row in lengths of the class word's, mean cosine to it, and the share

@@ -163,3 +163,4 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     resumed = learner(settings)
     optimise(base(), [resumed], seeds=[0], checkpoint=tmp_path, resume=True)
     assert torch.equal(resumed.tensors()["rows"], whole.tensors()["rows"]) and resumed.done == whole.done == 4
+    assert resumed.figures() == whole.figures() and "longest row" in whole.figures()
