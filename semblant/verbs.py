@@ -89,7 +89,7 @@ def _as_declared(name: str, value: Any, default: Any) -> Any:
         if isinstance(default, float):
             return float(value)
         return value
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default), "a list")
         raise SemblantError(f"the setting {name} is {kind} (its default is {default}); got {value!r}") from None
 

@@ -56,10 +56,12 @@ class Bank:
     ) -> None:
         """Images in -1..1, masks in 0..1 (None: unknown). Without `augment` there is one entry per image.
 
-        Raises SemblantError when there are no images.
+        Raises SemblantError when there are no images, or no views of them.
         """
         if not images:
             raise SemblantError("a bank of latents needs at least one picture; got none")
+        if size < 1:
+            raise SemblantError(f"views are 1 or more; got {size}")
         given: Sequence[Tensor | None] = [None] * len(images) if masks is None else masks
         self.base, self.augment, self.exact = base, augment, exact
         self.masked = any(mask is not None for mask in given)
@@ -203,10 +205,12 @@ class Prior:
     ) -> Prior | None:
         """`count` pictures that the base makes of a class prompt; None when they would count for nothing.
 
-        Raises SemblantError for a count below 0.
+        Raises SemblantError for a count or weight below 0.
         """
         if count < 0:
             raise SemblantError(f"class pictures are 0 (none) or more; got {count}")
+        if not weight >= 0:
+            raise SemblantError(f"the weight of class pictures is 0 (they are left out) or more; got {weight}")
         if count == 0 or weight == 0:
             return None
         logger.info("making %d pictures of %r, so that the base keeps what it knows of the class", count, prompt)

@@ -59,7 +59,7 @@ class WordLearner(Learner):
     `templates` hold `{}` where the word goes; a picture whose caption says where the word goes is learned under that
     instead. `stage_of` is needed when there is more than one stage. `generator` fills the bank of `views` augmented
     pictures. For `mask_loss` masks are found for pictures without one; with `even_loss` every part of the schedule
-    counts alike (`evenness`).
+    counts alike (`evenness`). Raises SemblantError for a batch of no pictures.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class WordLearner(Learner):
         mask_loss: bool = False,
         even_loss: bool = False,
     ) -> None:
+        if batch < 1:
+            raise SemblantError(f"an update learns from 1 picture or more; got batch={batch}")
         super().__init__(dict(rows.named_parameters()), optimiser, steps)
         subject = subject.with_masks() if mask_loss else subject
         self.base, self.rows, self.templates, self.batch = base, rows, tuple(templates), batch
