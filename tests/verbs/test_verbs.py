@@ -90,6 +90,13 @@ def test_a_setting_that_cannot_be_is_refused(
         sb.fit(name, base, subject, **{**few, **settings})
 
 
+def test_settings_beside_a_method_are_read_as_those_beside_its_name(base: Base, subject: Subject) -> None:
+    chosen = method("textual-inversion", views=1, steps=3)
+    assert sb.fit(chosen, base, subject, steps="1", batch="1").settings == {**vars(chosen), "steps": 1, "batch": 1}
+    with pytest.raises(SemblantError, match="no setting 'stepz'; did you mean steps"):
+        sb.fit(chosen, base, subject, stepz=1)
+
+
 def test_a_type_that_nothing_computes_in_is_refused_before_anything_is_learned(
     base: Base, subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
