@@ -143,12 +143,13 @@ def fit(
     require_apart(chosen, [one.word for one in subjects])
     settling = chosen.settling()
     learners = [chosen.learner(base, one, torch.Generator().manual_seed(seed)) for one in subjects]
-    if settling is not None and settling.window >= (planned := learners[0].steps):
+    if settling is not None and settling.earliest >= (planned := learners[0].steps):
         logger.warning(
-            "no run of %d steps can stop early, since it takes more than stop_window=%d of them; "
+            "no run of %d steps can stop early, since with stop_window=%d the first step to stop at is %d; "
             "give more steps or a smaller stop_window",
             planned,
             settling.window,
+            settling.earliest,
         )
     if checkpoint is not None and resume and (kept := stored_compute(checkpoint)) is not None:
         if compute not in (None, kept):
