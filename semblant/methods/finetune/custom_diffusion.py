@@ -180,7 +180,8 @@ def modified_class(base: Base, concept: Concept) -> LearnedWord:
 
 def merged(base: Base, concepts: Sequence[Concept], captions: Sequence[str]) -> list[Patch]:
     """Patches with which several concepts share one set of weights: each one's word is read as it learned it,
-    the words of `captions` (some 200) as near to the base as can be. Raises SemblantError for unlike targets."""
+    the words of `captions` (some 200) as near to the base as can be. Raises SemblantError for unlike targets, others
+    than keys and values, and where there is nothing to merge or to keep."""
     words = [modified_class(base, concept) for concept in concepts]
     changes = [Offsets(learned_weights(base, concept), concept.strength) for concept in concepts]
     return [*words, merged_offsets(base, words, changes, captions, ("{}", "photo of a {}"))]
