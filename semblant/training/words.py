@@ -156,7 +156,10 @@ class WordLearner(Learner):
         """The denoising error, inside the mask only and in units of what is wrong at its timestep anyway when asked."""
         if batch.mask is not None and (maps := moment.recorded("word map")):
             assert isinstance(maps, list)
-            self.seen["attention inside mask"] = float(_mean_inside(maps, batch.mask))
+            # The mask of a picture that came without one is everywhere, and would always be hit.
+            if known := [row for row, mask in enumerate(batch.mask) if bool((mask < 1).any())]:
+                inside = _mean_inside([looks[known] for looks in maps], batch.mask[known])
+                self.seen["attention inside mask"] = float(inside)
         error = denoising_error(prediction, batch, batch.mask if self.mask_loss else None)
         return error if self.factors is None else error * self.factors[batch.timestep]
 
@@ -193,7 +196,7 @@ class WordLearner(Learner):
 
     def figures(self) -> dict[str, float]:
         """At the last look: length of the longest row in lengths of the class word's, mean cosine to it, and the share
-        of the word's attention inside the subject's mask."""
+        of the word's attention inside the subject's mask, over pictures that came with one."""
         return dict(self.seen)
 
     @torch.no_grad()
