@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints, overload
 
@@ -51,12 +50,16 @@ def method(name: str, base: Base | None = None, **settings: Any) -> Method:
     Raises SemblantError for an unknown method or setting, naming the closest ones, and for a value of a wrong kind.
     """
     kind = method_class(name)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    for given in settings:
-        if given not in fields:
-            raise SemblantError(f"{name} has no setting {given!r}; did you mean {closest(given, list(fields))}?")
     preset = kind.presets.get(base.architecture, {}) if base is not None else {}
-    return _build(kind, {**preset, **settings})
+    return _build(kind, {**preset, **_known(kind, settings)})
+
+
+def _known(kind: type[Method], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    names = [f.name for f in dataclasses.fields(kind)]
+    for given in settings:
+        if given not in names:
+            raise SemblantError(f"{name_of(kind)} has no setting {given!r}; did you mean {closest(given, names)}?")
+    return settings
 
 
 def _build(kind: type[Method], settings: Mapping[str, Any]) -> Method:
@@ -89,7 +92,7 @@ def _as_declared(name: str, value: Any, default: Any) -> Any:
         if isinstance(default, float):
             return float(value)
         return value
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default), "a list")
         raise SemblantError(f"the setting {name} is {kind} (its default is {default}); got {value!r}") from None
 
@@ -134,17 +137,19 @@ def fit(
         base.computing(compute)  # another type is refused before anything is learned
     chosen = name if isinstance(name, Method) else method(name, base, **settings)
     if not isinstance(name, str) and settings:
-        chosen = replace(chosen, **settings)
+        own = {f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen)}
+        chosen = _build(type(chosen), {**own, **_known(type(chosen), settings)})
     subjects = [subject] if isinstance(subject, Subject) else list(subject)
     require_apart(chosen, [one.word for one in subjects])
     settling = chosen.settling()
     learners = [chosen.learner(base, one, torch.Generator().manual_seed(seed)) for one in subjects]
-    if settling is not None and settling.window >= (planned := learners[0].steps):
+    if settling is not None and settling.earliest >= (planned := learners[0].steps):
         logger.warning(
-            "no run of %d steps can stop early, since it takes more than stop_window=%d of them; "
+            "no run of %d steps can stop early, since with stop_window=%d the first step to stop at is %d; "
             "give more steps or a smaller stop_window",
             planned,
             settling.window,
+            settling.earliest,
         )
     if checkpoint is not None and resume and (kept := stored_compute(checkpoint)) is not None:
         if compute not in (None, kept):

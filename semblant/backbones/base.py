@@ -226,12 +226,13 @@ class Base:
         return self.token_rows(word).mean(0)
 
     def token_rows(self, word: str) -> Float[Tensor, "tokens dim"]:
-        """The input embeddings of a word's tokens. Raises SemblantError for an empty word."""
+        """The input embeddings of a word's tokens, in float32 whatever the weights are in, since what is learned starts
+        there and small updates of a half would be lost. Raises SemblantError for an empty word."""
         ids = self.tokenizer(word, add_special_tokens=False).input_ids
         if not ids:
             raise SemblantError(f"{word!r} has no token in {self.name}; give a word")
         tables = [reader.table.weight for reader in self.readers]
-        return torch.cat([table[torch.tensor(ids, device=table.device)] for table in tables], -1).detach()
+        return torch.cat([table[torch.tensor(ids, device=table.device)] for table in tables], -1).detach().float()
 
     def _encode(self, requests: Sequence[Request]) -> Encoding:
         results = [self._known(*request) for request in requests]

@@ -69,13 +69,14 @@ def low_rank_start(
     weights: Mapping[str, Float[Tensor, "out wide"]], rank: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Factors `NAME.up` [out, rank] of zeros, so that nothing is changed at first, and `NAME.down` [rank, in], normal
-    with deviation 1 / rank (LoRA Sec. 4.1; the deviation is diffusers'). Raises SemblantError for a rank below 1."""
+    with deviation 1 / rank (LoRA Sec. 4.1; the deviation is diffusers'), both in float32. Raises SemblantError for a
+    rank below 1."""
     if rank < 1:
         raise SemblantError(f"the rank of a low-rank change is 1 or more; got {rank}")
     made: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        made[f"{name}.up"] = weight.new_zeros(len(weight), rank)
-        made[f"{name}.down"] = torch.randn(rank, weight.shape[1], generator=generator).to(weight) / rank
+        made[f"{name}.up"] = weight.new_zeros(len(weight), rank, dtype=torch.float32)
+        made[f"{name}.down"] = torch.randn(rank, weight.shape[1], generator=generator).to(weight.device) / rank
     return made
 
 

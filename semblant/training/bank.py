@@ -38,9 +38,9 @@ class View(NamedTuple):
 class Bank:
     """Augmented draws of a few pictures as latents: what the autoencoder costs is paid once, before training.
 
-    Holds mean and deviation of the autoencoder's posterior and the mask at latent size for `size` draws, the pictures
-    taken in turn; every draw from the bank has fresh posterior noise. With `exact` nothing is kept, and each draw is
-    augmented and encoded anew.
+    Holds mean and deviation of the autoencoder's posterior and the mask at latent size for `size` draws, or one of each
+    picture if these are more, taken in turn; every draw from the bank has fresh posterior noise. With `exact` nothing
+    is kept, and each draw is augmented and encoded anew.
     """
 
     def __init__(
@@ -56,10 +56,12 @@ class Bank:
     ) -> None:
         """Images in -1..1, masks in 0..1 (None: unknown). Without `augment` there is one entry per image.
 
-        Raises SemblantError when there are no images.
+        Raises SemblantError when there are no images, or no views of them.
         """
         if not images:
             raise SemblantError("a bank of latents needs at least one picture; got none")
+        if size < 1:
+            raise SemblantError(f"views are 1 or more; got {size}")
         given: Sequence[Tensor | None] = [None] * len(images) if masks is None else masks
         self.base, self.augment, self.exact = base, augment, exact
         self.masked = any(mask is not None for mask in given)
@@ -67,7 +69,7 @@ class Bank:
             (image, torch.ones_like(image[:1]) if mask is None else mask)
             for image, mask in zip(images, given, strict=True)
         ]
-        count = size if augment is not None else len(images)
+        count = max(size, len(images)) if augment is not None else len(images)
         self.means = self.deviations = self.masks = torch.empty(0)
         self.words: list[str] = []
         if not exact:
@@ -203,10 +205,12 @@ class Prior:
     ) -> Prior | None:
         """`count` pictures that the base makes of a class prompt; None when they would count for nothing.
 
-        Raises SemblantError for a count below 0.
+        Raises SemblantError for a count or weight below 0.
         """
         if count < 0:
             raise SemblantError(f"class pictures are 0 (none) or more; got {count}")
+        if not weight >= 0:
+            raise SemblantError(f"the weight of class pictures is 0 (they are left out) or more; got {weight}")
         if count == 0 or weight == 0:
             return None
         logger.info("making %d pictures of %r, so that the base keeps what it knows of the class", count, prompt)

@@ -53,14 +53,16 @@ class Course:
 
     @staticmethod
     def start(index: int, learner: Learner, seed: int, steps: int | None, settling: Settling | None = None) -> Course:
-        """A course at its first step. Raises SemblantError for a learner without parameters."""
+        """A course at its first step. Raises SemblantError for a learner without parameters, or a run without steps."""
         if not learner.parameters:
             raise SemblantError(f"{type(learner).__name__} has no parameters, so there is nothing to learn")
+        if (planned := learner.steps if steps is None else steps) < 1:
+            raise SemblantError(f"a run takes 1 step or more; got steps={planned}")
         return Course(
             index,
             learner,
             seed,
-            learner.steps if steps is None else steps,
+            planned,
             torch.Generator().manual_seed(seed),
             make_optimiser(learner.optimiser, list(learner.parameters.values())),
             settling=settling,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ from torch import Tensor
 from semblant.backbones.context import Context, Framing
 from semblant.backbones.moment import Moment
 from semblant.backbones.patch import Patch
+from semblant.errors import SemblantError
 
 
 @dataclass(frozen=True)
 class Optimiser:
-    """Settings of the optimiser, by torch's names."""
+    """Settings of the optimiser, by torch's names. Raises SemblantError for a value that cannot be."""
 
     name: str = "adam"
     """"adam" or "adamw"."""
@@ -27,6 +29,13 @@ class Optimiser:
     weight_decay: float = 0.0
     clip: float | None = None
     """Largest gradient norm over all parameters; None leaves gradients alone."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise SemblantError(f"{name} is a number from 0 on; got {value}")
+        if self.clip is not None and not self.clip > 0:
+            raise SemblantError(f"clip is the largest gradient norm, above 0; got {self.clip}")
 
 
 @dataclass(frozen=True)

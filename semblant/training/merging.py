@@ -26,11 +26,22 @@ def merged_offsets(
     """One change of key and value matrices in place of one per word (Custom Diffusion, arXiv 2212.04488).
 
     Under `templates` each word, and what follows it, is read exactly as its own change reads it; what is read of
-    `captions` moves as little as possible. Raises SemblantError when the changes are of unlike weights.
+    `captions` moves as little as possible. Raises SemblantError when the changes are of unlike weights, or of some that
+    read no text, and without words or captions.
     """
+    if not (words and captions):
+        raise SemblantError(
+            f"merging needs concepts, and captions of what is to be kept; got {len(words)} and {len(captions)}"
+        )
     names = changes[0].offsets.keys()
     if any(change.offsets.keys() != names for change in changes):
         raise SemblantError("merging needs changes of the same weights; fit the concepts with equal targets")
+    reading = {f"unet.{site.name}.{part}.weight" for site in base.cross_sites() for part in ("to_k", "to_v")}
+    if other := [name for name in names if name not in reading]:
+        raise SemblantError(
+            f"only what reads the text can be merged, and {other[0]} does not; "
+            "fit the concepts with targets to_k and to_v"
+        )
     plain = base.text(list(captions))
     # What every prompt starts with is not compared; the end token, which sums a prompt up, is.
     kept = torch.cat([e[1 : row.end + 1] for e, row in zip(base.encodings(plain), plain.rows, strict=True)])

@@ -52,6 +52,11 @@ class Settling:
         if not self.ratio >= 0:
             raise SemblantError(f"stop_ratio is a share of the variance, 0 or more (0 never stops); got {self.ratio}")
 
+    @property
+    def earliest(self) -> int:
+        """The first step at which it may stop: that of the first look from `window` on."""
+        return -(-self.window // self.every) * self.every
+
     def generator(self, seed: int) -> torch.Generator:
         """What the fixed draws of a run of this seed come from: the same at every look."""
         return torch.Generator().manual_seed(seed ^ APART)

@@ -59,7 +59,7 @@ class WordLearner(Learner):
     `templates` hold `{}` where the word goes; a picture whose caption says where the word goes is learned under that
     instead. `stage_of` is needed when there is more than one stage. `generator` fills the bank of `views` augmented
     pictures. For `mask_loss` masks are found for pictures without one; with `even_loss` every part of the schedule
-    counts alike (`evenness`).
+    counts alike (`evenness`). Raises SemblantError for a batch of no pictures.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class WordLearner(Learner):
         mask_loss: bool = False,
         even_loss: bool = False,
     ) -> None:
+        if batch < 1:
+            raise SemblantError(f"an update learns from 1 picture or more; got batch={batch}")
         super().__init__(dict(rows.named_parameters()), optimiser, steps)
         subject = subject.with_masks() if mask_loss else subject
         self.base, self.rows, self.templates, self.batch = base, rows, tuple(templates), batch
@@ -154,7 +156,10 @@ class WordLearner(Learner):
         """The denoising error, inside the mask only and in units of what is wrong at its timestep anyway when asked."""
         if batch.mask is not None and (maps := moment.recorded("word map")):
             assert isinstance(maps, list)
-            self.seen["attention inside mask"] = float(_mean_inside(maps, batch.mask))
+            # The mask of a picture that came without one is everywhere, and would always be hit.
+            if known := [row for row, mask in enumerate(batch.mask) if bool((mask < 1).any())]:
+                inside = _mean_inside([looks[known] for looks in maps], batch.mask[known])
+                self.seen["attention inside mask"] = float(inside)
         error = denoising_error(prediction, batch, batch.mask if self.mask_loss else None)
         return error if self.factors is None else error * self.factors[batch.timestep]
 
@@ -178,16 +183,20 @@ class WordLearner(Learner):
         self.done += 1
 
     def state(self) -> dict[str, Tensor]:
-        """How many steps it has seen."""
-        return {"done": torch.tensor(self.done)}
+        """How many steps it has seen, and its figures."""
+        seen = {f"seen.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self.seen.items()}
+        return {"done": torch.tensor(self.done), **seen}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on counting."""
+        """Go on counting, with the figures of the last look."""
         self.done = int(state["done"])
+        self.seen = {
+            name.removeprefix("seen."): float(value) for name, value in state.items() if name.startswith("seen.")
+        }
 
     def figures(self) -> dict[str, float]:
         """At the last look: length of the longest row in lengths of the class word's, mean cosine to it, and the share
-        of the word's attention inside the subject's mask."""
+        of the word's attention inside the subject's mask, over pictures that came with one."""
         return dict(self.seen)
 
     @torch.no_grad()
@@ -210,7 +219,7 @@ def _mean_inside(maps: Sequence[Float[Tensor, "rows queries"]], mask: Float[Tens
 def encoded_word(base: Base, word: str) -> Float[Tensor, "tokens dim"]:
     """What the text encoder makes of a prompt of one word, from that word on: without the start token, which every
     prompt shares."""
-    return base.encodings(base.text(word))[0, 1:]
+    return base.encodings(base.text(word))[0, 1:].float()
 
 
 def learned_word(base: Base, concept: Concept, start: Float[Tensor, "length dim"] | None = None) -> LearnedWord:

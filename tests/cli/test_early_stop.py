@@ -19,6 +19,7 @@ from semblant.data.subject import Subject
 from semblant.methods.index import methods
 from semblant.methods.method import FittingMethod
 from semblant.training import concepts
+from semblant.training.optimise import Interrupted
 from semblant.training.stopping import Settling
 
 Run = Callable[..., Any]
@@ -76,6 +77,15 @@ def test_rows_that_are_parameters_are_looked_at_without_gradients_too(
     given: dict[str, Any] = {"steps": 2, "views": 2, "calibration_draws": 1, "expansion": expansion}
     watched = verbs.fit("sefi-ide", tiny, subject, early_stop=True, **given)
     assert torch.equal(watched.tensors["rows"], verbs.fit("sefi-ide", tiny, subject, **given).tensors["rows"])
+
+
+@pytest.mark.parametrize(("steps", "warned"), [(325, True), (326, False)])
+def test_a_run_that_ends_before_the_first_look_to_stop_at_is_warned_of(
+    tiny: Base, subject: Subject, caplog: pytest.LogCaptureFixture, steps: int, warned: bool
+) -> None:
+    with pytest.raises(Interrupted):
+        verbs.fit("textual-inversion", tiny, subject, steps=steps, views=1, early_stop=True, stop=lambda: True)
+    assert ("the first step to stop at is 325" in caplog.text) is warned
 
 
 def test_a_run_too_short_to_stop_early_is_warned_of(

@@ -251,3 +251,15 @@ def test_concepts_that_changed_unlike_weights_are_not_merged():
     other = verbs.fit(replace(QUICK, targets=("to_v",)), base(), subject("<rex>"))
     with pytest.raises(SemblantError, match="changes of the same weights"):
         merged(base(), [concept(), other], CAPTIONS)
+
+
+def test_what_reads_no_text_is_not_merged_also_where_it_is_as_wide():
+    wide = miniature(channels=(32,))
+    queries = Concept("custom-diffusion", {"identifier": "cup"}, "<maya>", "person", wide.describe(), {})
+    name = f"unet.{wide.cross_sites()[0].name}.to_q.weight"
+    queries.tensors[name] = torch.zeros_like(dict(wide.named_parameters())[name])
+    with pytest.raises(SemblantError, match=r"only what reads the text .*to_q.weight does not"):
+        merged(wide, [queries], CAPTIONS)
+    for pair, captions in (([concept()], ()), ((), CAPTIONS)):
+        with pytest.raises(SemblantError, match="needs concepts, and captions"):
+            merged(base(), pair, captions)

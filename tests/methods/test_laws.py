@@ -99,6 +99,22 @@ def test_fits_with_a_finite_loss(row):
     assert fitted(row.name).steps == row.method.steps
 
 
+@cache
+def halves() -> Base:
+    made = miniature()
+    for network in (made.unet, made.text_encoder, made.autoencoder):
+        network.to(torch.float16)
+    return made
+
+
+def test_on_a_base_in_halves_it_learns_in_float32(row):
+    learner = row.method.learner(halves(), row.subject(), torch.Generator().manual_seed(0))
+    assert {parameter.dtype for parameter in learner.parameters.values()} == {torch.float32}
+    concept = verbs.fit(row.method, halves(), row.subject())
+    assert concept.losses == pytest.approx(fitted(row.name).losses, rel=0.01)
+    assert picture(row.prompt, verbs.patches_of(halves(), [concept]), on=halves()).isfinite().all()
+
+
 def test_only_what_it_declares_changes(row):
     assert set(fitted(row.name).tensors) == row.learns
     assert base().hashes() == before()

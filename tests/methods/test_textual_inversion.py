@@ -148,6 +148,18 @@ def test_two_subjects_share_a_batch_and_learn_what_they_learn_alone():
     assert torch.allclose(together[1].tensors()["rows"], alone.tensors()["rows"], atol=1e-4)
 
 
+def test_attention_inside_the_mask_is_that_of_pictures_with_a_mask():
+    mask = Image.new("L", (16, 16), 0)
+    mask.paste(255, (4, 4, 12, 12))
+    given = QUICK.learner(base(), replace(subject(pictures=2), masks=(mask, None)), seeded())
+    seen = set()
+    for seed in range(8):
+        [drawn] = forward(base(), [given], [seeded(seed)])
+        given.loss(*drawn)
+        seen |= set(given.figures().values())
+    assert seen and max(seen) < 0.9
+
+
 def test_the_concept_is_a_plain_word_that_other_programs_can_read():
     concept = verbs.fit(QUICK, base(), subject())
     assert is_plain_word(concept) and concept.stages is None
@@ -163,3 +175,4 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     resumed = learner(settings)
     optimise(base(), [resumed], seeds=[0], checkpoint=tmp_path, resume=True)
     assert torch.equal(resumed.tensors()["rows"], whole.tensors()["rows"]) and resumed.done == whole.done == 4
+    assert resumed.figures() == whole.figures() and "longest row" in whole.figures()

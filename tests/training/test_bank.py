@@ -106,6 +106,11 @@ def test_a_view_says_what_was_done_to_its_own_picture(base: Base, exact: bool) -
     assert plain.view(seeded(0)).words == "" and plain.view(seeded(0)).mask is None
 
 
+def test_every_picture_is_drawn_also_when_there_are_more_than_views(base: Base) -> None:
+    bank = Bank(base, pictures(5), size=2, augment=flip, generator=seeded(0))
+    assert {bank.view(generator).picture for generator in [seeded(0)] for _ in range(60)} == {0, 1, 2, 3, 4}
+
+
 def test_a_prior_is_made_from_the_generator_or_not_at_all(base: Base) -> None:
     settings = {"count": 2, "weight": 0.5, "steps": 1, "guidance": 2.0}
     one, other = (Prior.made(base, "a dog", **settings, generator=seeded(0)) for _ in range(2))

@@ -97,6 +97,12 @@ def test_a_run_stops_at_the_step_that_the_formula_says(base: Base, tiny: Make, a
     assert len(short.losses) == 12 and short.stopped == ""
 
 
+def test_the_earliest_step_to_stop_at_is_that_of_a_look(base: Base, tiny: Make) -> None:
+    rule = Settling(5, 9.0, every=2)
+    (history,) = optimise(base, [tiny(rows=1)], seeds=[0], steps=8, settling=rule)
+    assert len(history.losses) == rule.earliest == 6
+
+
 def test_draws_that_stay_the_same_let_it_stop_and_others_do_not(
     base: Base, tiny: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -61,6 +62,39 @@ def test_settings_are_read_in_the_type_of_their_default() -> None:
 def test_wrong_settings_are_refused_with_what_would_be_right(settings: dict[str, object], says: str) -> None:
     with pytest.raises(SemblantError, match=says):
         method("sefi-ide", **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("textual-inversion", {"batch": 0}, "batch=0"),
+        ("textual-inversion", {"batch": -1}, "batch=-1"),
+        ("textual-inversion", {"views": 0}, "views are 1 or more"),
+        ("textual-inversion", {"num_vectors": 0}, "num_vectors=0"),
+        ("textual-inversion", {"steps": 0}, "steps=0"),
+        ("textual-inversion", {"steps": math.inf}, "whole number"),
+        ("textual-inversion", {"lr": -1}, "lr is"),
+        ("textual-inversion", {"weight_decay": math.nan}, "weight_decay is"),
+        ("lora-dreambooth", {"clip": -1}, "clip is"),
+        ("lora-dreambooth", {"prior_weight": -1}, "weight of class pictures"),
+        ("custom-diffusion", {"clip": 0}, "clip is"),
+        ("custom-diffusion", {"small": (0.0, 2.0)}, "small is two numbers"),
+        ("custom-diffusion", {"large": "1.2"}, "large is two numbers"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(
+    base: Base, subject: Subject, name: str, settings: dict[str, object], says: str
+) -> None:
+    few = {"steps": 1, "prior_count": 0} if name in ("lora-dreambooth", "custom-diffusion") else {"steps": 1}
+    with pytest.raises(SemblantError, match=says):
+        sb.fit(name, base, subject, **{**few, **settings})
+
+
+def test_settings_beside_a_method_are_read_as_those_beside_its_name(base: Base, subject: Subject) -> None:
+    chosen = method("textual-inversion", views=1, steps=3)
+    assert sb.fit(chosen, base, subject, steps="1", batch="1").settings == {**vars(chosen), "steps": 1, "batch": 1}
+    with pytest.raises(SemblantError, match="no setting 'stepz'; did you mean steps"):
+        sb.fit(chosen, base, subject, stepz=1)
 
 
 def test_a_type_that_nothing_computes_in_is_refused_before_anything_is_learned(

@@ -26,6 +26,7 @@ from semblant.backbones.patch import AttentionPatch, Patch
 from semblant.backbones.site import Site
 from semblant.data import augmentation
 from semblant.data.subject import Subject
+from semblant.errors import SemblantError
 from semblant.methods.method import Card, FittingMethod
 from semblant.patches.weights import Offsets, attention_weights
 from semblant.patches.words import LearnedWord
@@ -110,19 +111,26 @@ class CustomDiffusion(FittingMethod):
     shares_base: ClassVar[bool] = False
 
     def learner(self, base: Base, subject: Subject, generator: torch.Generator) -> FinetuningLearner:
-        """Keys, values and word, and the class pictures beside which they learn. SemblantError for unknown targets."""
+        """Keys, values and word, and the class pictures beside which they learn. Raises SemblantError for unknown
+        targets, and for sizes that cannot be."""
         prompt = with_word(self.prompt)
+        if self.resize and not (len(self.small) == 2 and 0 < self.small[0] <= self.small[1] <= 1):
+            raise SemblantError(
+                f"small is two numbers, the least and the largest, above 0 and at most 1; got {self.small}"
+            )
+        if self.resize and not (len(self.large) == 2 and 1 <= self.large[0] <= self.large[1]):
+            raise SemblantError(f"large is two numbers, the least and the largest, 1 or more; got {self.large}")
         weights = attention_weights(base, self.targets, ("cross",))
         whole = tuple(Image.new("L", image.size, 255) for image in subject.images)
         return FinetuningLearner(
             base,
             subject if self.mask_loss else replace(subject, masks=whole),
             NamedClass(base, self.identifier, subject.class_word, learned=self.train_word),
-            {name: torch.zeros_like(weight) for name, weight in weights.items()},
+            {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()},
             lambda offsets: [Offsets(offsets), *([DetachedStart()] if self.detach_start else [])],
-            prior=prior_of(self, base, subject.class_word, generator),
             templates=[prompt],
             optimiser=Optimiser("adamw", lr=self.lr, weight_decay=self.weight_decay, clip=self.clip),
+            prior=prior_of(self, base, subject.class_word, generator),
             steps=self.steps,
             generator=generator,
             augment=self.augment,
@@ -172,7 +180,8 @@ def modified_class(base: Base, concept: Concept) -> LearnedWord:
 
 def merged(base: Base, concepts: Sequence[Concept], captions: Sequence[str]) -> list[Patch]:
     """Patches with which several concepts share one set of weights: each one's word is read as it learned it,
-    the words of `captions` (some 200) as near to the base as can be. Raises SemblantError for unlike targets."""
+    the words of `captions` (some 200) as near to the base as can be. Raises SemblantError for unlike targets, others
+    than keys and values, and where there is nothing to merge or to keep."""
     words = [modified_class(base, concept) for concept in concepts]
     changes = [Offsets(learned_weights(base, concept), concept.strength) for concept in concepts]
     return [*words, merged_offsets(base, words, changes, captions, ("{}", "photo of a {}"))]

@@ -24,6 +24,7 @@ from semblant.backbones.patch import Patch
 from semblant.data import augmentation
 from semblant.data.subject import Subject
 from semblant.data.templates import IMAGENET_TEMPLATES
+from semblant.errors import SemblantError
 from semblant.methods.method import Card, FittingMethod
 from semblant.ops.losses import distance_to_start
 from semblant.patches.words import class_word_table
@@ -85,7 +86,9 @@ class TextualInversion(FittingMethod):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"embedded": {"lr": 0.0025}}
 
     def learner(self, base: Base, subject: Subject, generator: torch.Generator) -> WordLearner:
-        """The row or rows of the subject's word."""
+        """The row or rows of the subject's word. Raises SemblantError for none."""
+        if self.num_vectors < 1:
+            raise SemblantError(f"a word takes 1 row or more; got num_vectors={self.num_vectors}")
         return AnchoredLearner(self, base, subject, generator)
 
     def concept_patches(self, base: Base, concept: Concept) -> Sequence[Patch]:
@@ -111,7 +114,7 @@ class AnchoredLearner(WordLearner):
             templates=TEMPLATES[settings.templates],
             optimiser=Optimiser(
                 "adamw",
-                lr=settings.lr * (settings.batch if settings.scale_lr else 1),
+                lr=settings.lr * (max(settings.batch, 1) if settings.scale_lr else 1),
                 weight_decay=settings.weight_decay,
             ),
             steps=settings.steps,
