@@ -56,7 +56,8 @@ def test_each_learns_what_it_learns_alone(base: Base, subjects: list[Subject], m
     together = sb.fit(method, base, subjects, **given)
     for one, concept in zip(subjects, together, strict=True):
         alone = sb.fit(method, base, one, **given)
-        assert apart(concept, alone) < 1e-5
+        # Gradients agree to 1e-5 (tests/training/test_optimise.py); four steps add up what they differ by.
+        assert apart(concept, alone) < 3e-5
         assert concept.losses == pytest.approx(alone.losses, rel=1e-5)
         facts = ("method", "settings", "word", "class_word", "base", "seed", "steps", "stages", "pictures")
         assert all(getattr(concept, name) == getattr(alone, name) for name in facts)
