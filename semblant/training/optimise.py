@@ -106,7 +106,9 @@ def optimise(
         if stored:
             dtype = getattr(torch, stored["compute"])
         thrift = Thrift.read(stored.get("thrift", {}))
-        scale = Scale.read(stored["scale"]) if "scale" in stored else Scale.of(dtype)
+        scale = (
+            Scale.read(stored["scale"]) if "scale" in stored else Scale.of(dtype, next(base.unet.parameters()).dtype)
+        )
         run = Run(base.computing(dtype), courses, store, identity, every, progress, stop, thrift, scale, bool(stored))
         stack.enter_context(torch.enable_grad())
         run.go()

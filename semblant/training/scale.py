@@ -29,9 +29,10 @@ class Scale:
     """Good steps since it last changed."""
 
     @staticmethod
-    def of(compute: torch.dtype) -> Scale:
-        """The first scale of a run that computes in this type: 1, which never changes, but for float16."""
-        return Scale(START if compute == torch.float16 else 1.0)
+    def of(*types: torch.dtype) -> Scale:
+        """The first scale of a run that computes in one of these types, or whose base is held in one: 1, which never
+        changes, but for float16."""
+        return Scale(START if torch.float16 in types else 1.0)
 
     @staticmethod
     def read(facts: Mapping[str, Any]) -> Scale:

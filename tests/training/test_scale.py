@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from semblant.backbones.base import Base
+from semblant.backbones.loading import miniature
 from semblant.training import scale
+from semblant.training.checkpoint import Store
 from semblant.training.optimise import optimise
 from semblant.training.scale import Scale
 from semblant.training.step import gradients
@@ -23,7 +25,17 @@ FINE, LARGE = [[torch.ones(2), None]], [[torch.ones(2), None], [torch.tensor([1.
 
 def test_only_float16_enlarges() -> None:
     assert [Scale.of(dtype).factor for dtype in (torch.float32, torch.bfloat16, torch.float16)] == [1, 1, 2**16]
+    assert Scale.of(torch.float32, torch.float16).factor == 2**16
     assert Scale(1.0).holds([1.0], LARGE)
+
+
+def test_a_base_that_is_held_in_float16_has_its_losses_enlarged(tiny: Make, tmp_path: Path) -> None:
+    half = miniature(channels=(8,))
+    for part in (half.unet, half.text_encoder, half.autoencoder):
+        part.half()
+    optimise(half, [tiny()], seeds=[0], steps=1, checkpoint=tmp_path)
+    state = Store(tmp_path).read()
+    assert state is not None and state.facts["compute"] == "float32" and state.facts["scale"]["factor"] > 1
 
 
 def test_it_is_halved_when_gradients_are_too_large_and_doubled_when_they_long_were_not(
