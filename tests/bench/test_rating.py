@@ -84,6 +84,22 @@ def test_shares_sum_to_one_and_ties_count_half(tmp_path: Path) -> None:
         collect([answers(bad, "r", ["up"])])
 
 
+def test_answers_that_were_saved_twice_count_once(tmp_path: Path) -> None:
+    once = [answers(tmp_path / "one.json", "r1", ["left"]), answers(tmp_path / "two.json", "r2", ["right"])]
+    again = answers(tmp_path / "one (1).json", "r1", ["left"])
+    assert (
+        collect([*once, again])
+        == collect(once)
+        == {
+            "raters": 2,
+            "answers": 2,
+            "shares": {"quality": {"a": 0.5, "b": 0.5}},
+        }
+    )
+    with pytest.raises(FileProblem, match="other answers of one rater"):
+        collect([*once, answers(again, "r1", ["neither"])])
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_asks_by_keyboard_and_gives_the_answers(tmp_path: Path) -> None:
