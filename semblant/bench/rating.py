@@ -139,8 +139,10 @@ def collect(answers: Sequence[Path]) -> dict[str, Any]:
             if record["format"] != FORMAT:
                 raise ValueError(f"its format is {record['format']!r}")
             given = [(a["question"], a["left"], a["right"], a["choice"]) for a in record["answers"]]
+            if not all(isinstance(part, str) for answer in given for part in answer):
+                raise ValueError("an answer of it is no text")
             who = str(record.get("page")), str(record["rater"])
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
             raise FileProblem(f"{path} holds no answers of a rating page: {problem}") from problem
         if who in told:
             earlier, said = told[who]

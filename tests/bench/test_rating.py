@@ -80,6 +80,15 @@ def test_shares_sum_to_one_and_ties_count_half(tmp_path: Path) -> None:
         bad.write_text(text)
         with pytest.raises(FileProblem, match="no answers"):
             collect([bad])
+    for part in ("question", "left", "choice"):
+        record = json.loads(answers(bad, "r", ["left"]).read_text())
+        record["answers"][0][part] = ["quality"]
+        bad.write_text(json.dumps(record))
+        with pytest.raises(FileProblem, match="no text"):
+            collect([bad])
+    bad.write_text("[" * 100_000)
+    with pytest.raises(FileProblem, match="no answers"):
+        collect([bad])
     with pytest.raises(FileProblem, match="left, right or neither"):
         collect([answers(bad, "r", ["up"])])
 
