@@ -151,7 +151,8 @@ class Plan:
 
 
 def run(plan: Plan, base: Base, out: Path, only: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Make the cells that are missing, person by person, and return all that are there."""
+    """Make the cells that are missing, person by person, and return all that are there; of arms that are not asked for
+    none is made, and those are there that are not outdated."""
     unknown = set(only) - set(plan.arms)
     if unknown:
         raise SemblantError(f"no arm {', '.join(sorted(unknown))}; the plan has {', '.join(plan.arms)}")
@@ -159,16 +160,29 @@ def run(plan: Plan, base: Base, out: Path, only: Sequence[str] = ()) -> list[dic
     cells = []
     for place, person in enumerate(plan.people):
         for name, arm in plan.arms.items():
-            if (only and name not in only) or (arm.people is not None and place >= arm.people):
+            if arm.people is not None and place >= arm.people:
                 continue
-            cells.append(_made(plan, name, base, person, out / "cells" / f"{person:04d}-{name}"))
+            cell = out / "cells" / f"{person:04d}-{name}"
+            if not only or name in only:
+                cells.append(_made(plan, name, base, person, cell))
+            elif (found := stored(_record(cell))) and found.get("key") == _key(plan, arm, base, person):
+                cells += [found] if found.get("judges") == _looks(plan) else []
     return cells
+
+
+def _record(place: Path) -> Path:
+    return place.parent / f"{place.name}.json"
+
+
+def _looks(plan: Plan) -> str:
+    """All that decides what judges see in the pictures of a cell."""
+    return f"{_judges()}, {plan.references} references, look {LOOK}"
 
 
 def _made(plan: Plan, name: str, base: Base, person: int, place: Path) -> dict[str, Any]:
     """One cell, of which only what is missing or outdated is made."""
-    record = place.parent / f"{place.name}.json"
-    key, looks = _key(plan, plan.arms[name], base, person), f"{_judges()}, {plan.references} references, look {LOOK}"
+    record = _record(place)
+    key, looks = _key(plan, plan.arms[name], base, person), _looks(plan)
     cell, pictures = stored(record), _pictures(place, len(plan.texts()) * plan.seeds)
     if cell.get("key") != key or not pictures:
         record.unlink(missing_ok=True)  # or it would vouch for pictures it has not seen, if this is cut short
