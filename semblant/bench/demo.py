@@ -24,7 +24,7 @@ from semblant.backbones.loading import EMBEDDED, embedded_card
 from semblant.bench.faces import finder
 from semblant.bench.gaze import Gaze, overlay
 from semblant.bench.page import page
-from semblant.bench.results import write_json, write_text
+from semblant.bench.results import stored, write_json, write_text
 from semblant.bench.sheet import sheet
 from semblant.bench.sitter import Sitter, draw
 from semblant.data.pictures import save_png, write_picture
@@ -194,7 +194,7 @@ def _claim(out: Path) -> None:
     """Take a folder that is empty or holds an earlier demo. Raises FileProblem for any other."""
     if out.exists() and not out.is_dir():
         raise FileProblem(f"{out} is a file; the demo writes a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / "results.json").is_file():
+    if out.is_dir() and any(out.iterdir()) and "semblant" not in stored(out / "results.json"):
         raise FileProblem(f"the folder {out} holds other things; give the demo an empty one")
     write_json(out / "results.json", {"semblant": __version__, "finished": False})
 

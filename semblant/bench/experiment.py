@@ -25,7 +25,7 @@ from PIL import Image
 from semblant.backbones.base import Base
 from semblant.backbones.judges import load_judges, weights_folder
 from semblant.bench.attention_mass import face_mask, masses, object_mask
-from semblant.bench.results import write_json, write_text
+from semblant.bench.results import stored, write_json, write_text
 from semblant.bench.runs import RunFolder
 from semblant.bench.sheet import sheet
 from semblant.bench.sitter import Sitter, draw, subject_of
@@ -213,15 +213,6 @@ def _judges() -> str:
     files = sorted(weights_folder().iterdir())
     found = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if not file.stem.endswith("-a")]
     return hashlib.sha256("".join(found).encode()).hexdigest()[:16]
-
-
-def stored(path: Path) -> dict[str, Any]:
-    """A cell that is there; empty when it is missing or damaged, and is then made again."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _key(plan: Plan, arm: Arm, base: Base, person: int) -> str:

@@ -132,6 +132,12 @@ def test_the_demo_can_be_repeated_but_takes_no_other_folder(base: Base, tmp_path
     (tmp_path / "mine" / "thesis.txt").write_text("do not lose me")
     with pytest.raises(FileProblem, match="holds other things"):
         run(tmp_path / "mine", base, plan=plan)
+    results = tmp_path / "mine" / "results.json"
+    for own in ('{"accuracy": 0.5}', "[1, 2]", "no JSON"):
+        results.write_text(own)
+        with pytest.raises(FileProblem, match="holds other things"):
+            run(tmp_path / "mine", base, plan=plan)
+        assert results.read_text() == own
 
 
 def test_the_right_answer_shows_what_the_prompt_names() -> None:
