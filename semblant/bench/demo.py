@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -355,21 +356,25 @@ def commands(
 ) -> list[str]:
     """Command lines that do by hand what the demo did, in bfloat16 up to its rounding: fits, one prompt's pictures, and
     measuring."""
-    at, base = out.name or "demo", "" if base_name == "embedded" else f" --base {Path(base_name).name}"
+    at = out.name or "demo"
+    portrait, references = (quote(f"{at}/{name}") for name in ("portrait.png", "references"))
+    # Of a file or folder the name: the report says nothing of whose computer made it. A name on the hub is whole.
+    named = Path(base_name).name if Path(base_name).exists() else base_name
+    base = "" if base_name == EMBEDDED else f" --base {quote(named)}"
     steps = f" --steps {plan.sampling_steps}" if plan.sampling_steps else ""
     lines = []
     for arm in ARMS:
         if arm.method is not None:
             extra = "".join(f" --set {name}={value:g}" for name, value in _settings(arm, plan).items())
             lines.append(
-                f'semblant fit {arm.method} {at}/portrait.png --word "{word}" --class-word {CLASS_WORD} --face {face}'
+                f'semblant fit {arm.method} {portrait} --word "{word}" --class-word {CLASS_WORD} --face {face}'
                 f"{base}{extra} --seed {seed} --precision {precision} --out {arm.key}.safetensors"
             )
     pictures = f"-n {plan.seeds} --seed {seed}{steps} --out images"
     return [
         *lines,
         f'semblant sample "{prompt}" --concept sefi-ide.safetensors{base} --precision {precision} {pictures}',
-        f'semblant measure images --subject {at}/references --trained-on {at}/portrait.png --prompt "{prompt}"',
+        f'semblant measure images --subject {references} --trained-on {portrait} --prompt "{prompt}"',
     ]
 
 

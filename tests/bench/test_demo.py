@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 
 from semblant.backbones.base import Base
 from semblant.backbones.loading import miniature
-from semblant.bench.demo import ARMS, Plan, run
+from semblant.bench.demo import ARMS, Plan, commands, run
 from semblant.bench.gaze import Gaze, overlay
 from semblant.bench.sitter import Sitter, draw
 from semblant.errors import FileProblem
@@ -138,6 +139,16 @@ def test_the_demo_can_be_repeated_but_takes_no_other_folder(base: Base, tmp_path
         with pytest.raises(FileProblem, match="holds other things"):
             run(tmp_path / "mine", base, plan=plan)
         assert results.read_text() == own
+
+
+def test_command_lines_name_what_a_shell_and_the_hub_understand(tmp_path: Path) -> None:
+    told = lambda out, base: commands(Plan(), out, base, "largest", 0, "<maya>", "a photo of <maya>", "float32")
+    here = tmp_path / "my base"
+    here.mkdir()
+    lines = [shlex.split(line) for line in told(tmp_path / "my demo", str(here))]
+    assert lines[0][3] == "my demo/portrait.png" and "my demo/references" in lines[-1]
+    assert all(line[line.index("--base") + 1] == "my base" for line in lines[:-1]), "no folder of this computer"
+    assert "--base owner/name@fp16 " in told(tmp_path, "owner/name@fp16")[0]
 
 
 def test_the_right_answer_shows_what_the_prompt_names() -> None:
