@@ -192,12 +192,16 @@ def _above_chance(base: Base) -> float | None:
 
 
 def _claim(out: Path) -> None:
-    """Take a folder that is empty or holds an earlier demo. Raises FileProblem for any other."""
+    """Take a folder that is empty or holds an earlier demo, whose report and pictures go: it may have had more of them
+    than this one, which would be measured with these. Raises FileProblem for any other."""
     if out.exists() and not out.is_dir():
         raise FileProblem(f"{out} is a file; the demo writes a folder")
     if out.is_dir() and any(out.iterdir()) and "semblant" not in stored(out / "results.json"):
         raise FileProblem(f"the folder {out} holds other things; give the demo an empty one")
     write_json(out / "results.json", {"semblant": __version__, "finished": False})
+    for earlier in ("report.html", "references/[0-9]*.png", *(f"pictures/{arm.key}/[0-9]*-seed*.png" for arm in ARMS)):
+        for file in out.glob(earlier):
+            file.unlink()
 
 
 def _sit(out: Path, sitter: Sitter, plan: Plan, say: Callable[[str], None]) -> tuple[Image.Image, list[Image.Image]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,13 @@ def test_with_judges_the_page_has_a_table(base: Base, tmp_path: Path, monkeypatc
 
 def test_the_demo_can_be_repeated_but_takes_no_other_folder(base: Base, tmp_path: Path) -> None:
     plan = LEAST
-    first, again = (run(tmp_path / "d", base, plan=plan) for _ in range(2))
+    first = run(tmp_path / "d", base, plan=replace(plan, references=2, seeds=2))
+    (tmp_path / "d" / "notes.txt").write_text("kept")
+    again = run(tmp_path / "d", base, plan=plan)
     assert first["arms"]["sefi-ide"]["losses"] == again["arms"]["sefi-ide"]["losses"]
+    names = lambda folder: [file.name for file in (tmp_path / "d" / folder).iterdir()]
+    assert names("references") == ["0.png"] and names("pictures/base") == ["1-seed0.png"], "none of the first is left"
+    assert (tmp_path / "d" / "notes.txt").is_file()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not lose me")
     with pytest.raises(FileProblem, match="holds other things"):
