@@ -37,10 +37,12 @@ def attention(
         text = prompt.replace("{}", own)
         view = base.patched(*patches_of(base, [concept] if concept else []))
         found = view.text(text).rows[0].positions
-        missing = [word for word in words if word not in found]
+        # Plain words are known in lower case, learned ones as they were written.
+        places = {word: found.get(word) or found.get(word.lower()) for word in (own, *words)}
+        missing = [word for word, at in places.items() if not at]
         if missing:
             raise SemblantError(f"the prompt {text!r} has no word {', '.join(missing)}; it has {', '.join(found)}")
-        gaze = Gaze([{word: found[word] for word in (own, *words)}])
+        gaze = Gaze([{word: at for word, at in places.items() if at}])
         [picture] = sample(base, text, concepts=[concept] if concept else [], patches=gaze.patches(), **sampling)
         looks = [look for word in (own, *words) if (look := gaze.map(0, word)) is not None]
         label = f"{concept.word}, {concept.method}" if concept else own
