@@ -357,6 +357,22 @@ def test_analyses_draw_a_picture_of_what_a_word_does(run: Run, base: Path, portr
     assert run("analyse", "attention", concept, "--word", "cup", *about).exit_code == 3
 
 
+def test_an_analysis_that_cannot_be_written_is_not_begun(
+    run: Run, base: Path, concept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semblant.bench import analysis
+
+    begun: list[str] = []
+    for kind in ("attention", "adding", "exchange"):
+        monkeypatch.setattr(analysis, kind, lambda *_, kind=kind, **__: begun.append(kind))
+    Path("taken.png").write_text("mine")
+    for kind, given in (("attention", [concept]), ("adding", [concept]), ("exchange", [concept, concept])):
+        for out, said in (("taken.png", "taken.png exists"), ("drawing.jpg", "the ending .png")):
+            refused = run("analyse", kind, *given, "--base", base, "--out", out)
+            assert refused.exit_code == 3 and said in refused.stderr, refused.stderr
+    assert not begun and Path("taken.png").read_text() == "mine"
+
+
 def test_analyses_draw_the_course_of_a_fit(run: Run, base: Path, portrait: Path) -> None:
     assert fit(run, base, portrait, "--steps", 2, "--keep-every", 1, "-q").exit_code == 0
     result = run("analyse", "course", "maya.run", "--base", base, "--json")
