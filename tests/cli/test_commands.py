@@ -192,6 +192,13 @@ def test_measure_takes_each_pictures_own_prompt(
     monkeypatch.setattr(verbs, "measure", lambda images, **more: heard.append(more["prompt"]) or Scores(2, 0.0, 0.0))
     assert run("measure", "images", "-q").exit_code == 0
     assert heard == [["a cat", "a photo of <maya>"]]
+    called = ("--concept", concept, "--as", "snow", "--base", base, "--steps", 1, "--size", 32)
+    named = run("sample", "(snow:1.1) in snowy light", *called)
+    assert named.exit_code == 0, named.stderr
+    [file] = Path().glob("**/snow-1-1-*.png")
+    read = run("measure", file, "-q")
+    assert read.exit_code == 0, read.stderr
+    assert heard[1:] == [["(<snow>:1.1) in snowy light"]], "a word is known for one, whatever it means otherwise"
 
 
 def test_help_shows_every_setting_with_its_source(run: Run) -> None:
