@@ -109,9 +109,14 @@ class Plan:
         try:
             record = json.loads(path.read_text())
             arms = {name: Arm(**given) for name, given in record.pop("arms").items()}
-            prompts = {kind: tuple(texts) for kind, texts in record.pop("prompts").items()}
+            listed = record.pop("prompts")
+            if any(isinstance(texts, str) for texts in listed.values()):
+                raise ValueError("the prompts of a kind are a list")
+            prompts = {kind: tuple(texts) for kind, texts in listed.items()}
             bars = tuple(Bar(**given) for given in record.pop("bars", ()))
             plan = Plan(arms=arms, prompts=prompts, people=tuple(record.pop("people")), bars=bars, **record)
+            if len(set(plan.people)) < len(plan.people):
+                raise ValueError("somebody is there twice, who would count as two people")
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
             raise FileProblem(f"{path} is no plan of an experiment: {problem}") from problem
         if plan.camera not in CAMERAS:

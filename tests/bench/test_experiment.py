@@ -248,6 +248,10 @@ def test_a_plan_is_read_and_refused(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(FileProblem, match="no plan"):
             Plan.read(file)
+    for people, prompts, said in (([1, 2, 1], {}, "there twice"), ([1], {"scene": "a photo of {}"}, "are a list")):
+        file.write_text(json.dumps({"arms": {}, "prompts": prompts, "people": people, "split": "tune"}))
+        with pytest.raises(FileProblem, match=said):
+            Plan.read(file)
     for bar, said in (
         ({"arm": "nobody", "column": "gain", "at_most": 1.0}, "an arm 'nobody'"),
         ({"arm": "a", "column": "gains", "at_most": 1.0}, "did you mean gain"),
