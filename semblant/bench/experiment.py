@@ -107,7 +107,7 @@ class Plan:
     def read(path: Path) -> Plan:
         """Read a plan. Raises FileProblem when it is none, SemblantError for a split that does not exist."""
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text(encoding="utf-8"))
             arms = {name: Arm(**given) for name, given in record.pop("arms").items()}
             listed = record.pop("prompts")
             if any(isinstance(texts, str) for texts in listed.values()):

@@ -135,7 +135,7 @@ def collect(answers: Sequence[Path]) -> dict[str, Any]:
         try:
             if path.exists() and not path.is_file():
                 raise ValueError("it is no file")
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text(encoding="utf-8"))
             if record["format"] != FORMAT:
                 raise ValueError(f"its format is {record['format']!r}")
             given = [(a["question"], a["left"], a["right"], a["choice"]) for a in record["answers"]]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import urllib.parse
 from collections import Counter
 from pathlib import Path
@@ -91,6 +93,16 @@ def test_shares_sum_to_one_and_ties_count_half(tmp_path: Path) -> None:
         collect([bad])
     with pytest.raises(FileProblem, match="left, right or neither"):
         collect([answers(bad, "r", ["up"])])
+
+
+def test_answers_are_read_as_the_browser_wrote_them_whatever_the_machine_speaks(tmp_path: Path) -> None:
+    file = answers(tmp_path / "one.json", "r1", ["left"])
+    file.write_text(file.read_text().replace('"a"', '"größe"'), encoding="utf-8")
+    code = "import sys, pathlib; from semblant.bench.rating import collect; "
+    code += "print(ascii(collect([pathlib.Path(sys.argv[1])])))"
+    plain = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, env=plain)
+    assert done.returncode == 0 and ascii("größe")[1:-1] in done.stdout, done.stderr
 
 
 def test_answers_that_were_saved_twice_count_once(tmp_path: Path) -> None:
