@@ -17,7 +17,7 @@ from semblant.bench.gaze import Gaze, overlay
 from semblant.bench.runs import Step
 from semblant.bench.sheet import sheet
 from semblant.errors import SemblantError
-from semblant.training.concepts import Concept
+from semblant.training.concepts import Concept, require_base
 from semblant.training.surgery import SUB_STEPS, added_until, exchanged, substituted
 from semblant.verbs import patches_of, sample
 
@@ -37,10 +37,12 @@ def attention(
         text = prompt.replace("{}", own)
         view = base.patched(*patches_of(base, [concept] if concept else []))
         found = view.text(text).rows[0].positions
-        missing = [word for word in words if word not in found]
+        # Plain words are known in lower case, learned ones as they were written.
+        places = {word: found.get(word) or found.get(word.lower()) for word in (own, *words)}
+        missing = [word for word, at in places.items() if not at]
         if missing:
             raise SemblantError(f"the prompt {text!r} has no word {', '.join(missing)}; it has {', '.join(found)}")
-        gaze = Gaze([{word: found[word] for word in (own, *words)}])
+        gaze = Gaze([{word: at for word, at in places.items() if at}])
         [picture] = sample(base, text, concepts=[concept] if concept else [], patches=gaze.patches(), **sampling)
         looks = [look for word in (own, *words) if (look := gaze.map(0, word)) is not None]
         label = f"{concept.word}, {concept.method}" if concept else own
@@ -57,6 +59,7 @@ def adding(
     the word adds.
     """
     _held(prompt)
+    require_base(concept, base)
     class_row = base.token_row(concept.class_word)
     text = prompt.replace("{}", concept.word)
     columns = []
@@ -72,14 +75,17 @@ def exchange(
 ) -> Image.Image:
     """A row for each pairing of keys and values of two concepts, and with the class word's; a column for each seed."""
     _held(prompt)
+    for concept in (one, other):
+        require_base(concept, base)
+    mixed, reverse = exchanged(one, other), exchanged(other, one)
     class_row = base.token_row(one.class_word)
     stages = set(range(len(one.tensors["rows"])))
     person = one.class_word
     # Two subjects may have been learned under one word, so rows are called by letters.
     pairings = (
         (f"A: {one.word}", one),
-        ("keys of A, values of B", exchanged(one, other)),
-        ("keys of B, values of A", exchanged(other, one)),
+        ("keys of A, values of B", mixed),
+        ("keys of B, values of A", reverse),
         (f"B: {other.word}", other),
         (f"keys of {person}, values of A", substituted(one, class_row, stages, "key")),
         (f"keys of A, values of {person}", substituted(one, class_row, stages, "value")),
@@ -98,6 +104,8 @@ def course(steps: Sequence[tuple[Step, Concept]], base: Base) -> str:
     for step, concept in steps:
         if "rows" not in concept.tensors:
             raise SemblantError(f"{concept.word} has no rows: {concept.method} changes weights of the base instead")
+        if step is steps[0][0]:
+            require_base(concept, base)
         class_row = base.token_row(concept.class_word).cpu()
         rows = concept.tensors["rows"].float().cpu()
         for part, name in enumerate(("keys", "values") if rows.shape[2] == 2 else ("rows",)):

@@ -22,7 +22,7 @@ from PIL import Image
 
 from semblant.backbones.base import Base
 from semblant.backbones.judges import Judges, load_judges
-from semblant.bench.experiment import stored
+from semblant.bench.results import stored
 from semblant.bench.runs import RunFolder
 from semblant.bench.sheet import keep, sheet
 from semblant.bench.sitter import Sitter, draw

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from semblant.backbones.loading import EMBEDDED, embedded_card
 from semblant.bench.faces import finder
 from semblant.bench.gaze import Gaze, overlay
 from semblant.bench.page import page
-from semblant.bench.results import write_json, write_text
+from semblant.bench.results import stored, write_json, write_text
 from semblant.bench.sheet import sheet
 from semblant.bench.sitter import Sitter, draw
 from semblant.data.pictures import save_png, write_picture
@@ -191,12 +192,16 @@ def _above_chance(base: Base) -> float | None:
 
 
 def _claim(out: Path) -> None:
-    """Take a folder that is empty or holds an earlier demo. Raises FileProblem for any other."""
+    """Take a folder that is empty or holds an earlier demo, whose report and pictures go: it may have had more of them
+    than this one, which would be measured with these. Raises FileProblem for any other."""
     if out.exists() and not out.is_dir():
         raise FileProblem(f"{out} is a file; the demo writes a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / "results.json").is_file():
+    if out.is_dir() and any(out.iterdir()) and "semblant" not in stored(out / "results.json"):
         raise FileProblem(f"the folder {out} holds other things; give the demo an empty one")
     write_json(out / "results.json", {"semblant": __version__, "finished": False})
+    for earlier in ("report.html", "references/[0-9]*.png", *(f"pictures/{arm.key}/[0-9]*-seed*.png" for arm in ARMS)):
+        for file in out.glob(earlier):
+            file.unlink()
 
 
 def _sit(out: Path, sitter: Sitter, plan: Plan, say: Callable[[str], None]) -> tuple[Image.Image, list[Image.Image]]:
@@ -355,21 +360,25 @@ def commands(
 ) -> list[str]:
     """Command lines that do by hand what the demo did, in bfloat16 up to its rounding: fits, one prompt's pictures, and
     measuring."""
-    at, base = out.name or "demo", "" if base_name == "embedded" else f" --base {Path(base_name).name}"
+    at = out.name or "demo"
+    portrait, references = (quote(f"{at}/{name}") for name in ("portrait.png", "references"))
+    # Of a file or folder the name: the report says nothing of whose computer made it. A name on the hub is whole.
+    named = Path(base_name).name if Path(base_name).exists() else base_name
+    base = "" if base_name == EMBEDDED else f" --base {quote(named)}"
     steps = f" --steps {plan.sampling_steps}" if plan.sampling_steps else ""
     lines = []
     for arm in ARMS:
         if arm.method is not None:
             extra = "".join(f" --set {name}={value:g}" for name, value in _settings(arm, plan).items())
             lines.append(
-                f'semblant fit {arm.method} {at}/portrait.png --word "{word}" --class-word {CLASS_WORD} --face {face}'
+                f'semblant fit {arm.method} {portrait} --word "{word}" --class-word {CLASS_WORD} --face {face}'
                 f"{base}{extra} --seed {seed} --precision {precision} --out {arm.key}.safetensors"
             )
     pictures = f"-n {plan.seeds} --seed {seed}{steps} --out images"
     return [
         *lines,
         f'semblant sample "{prompt}" --concept sefi-ide.safetensors{base} --precision {precision} {pictures}',
-        f'semblant measure images --subject {at}/references --trained-on {at}/portrait.png --prompt "{prompt}"',
+        f'semblant measure images --subject {references} --trained-on {portrait} --prompt "{prompt}"',
     ]
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 from semblant.backbones.base import Base
 from semblant.backbones.judges import load_judges, weights_folder
 from semblant.bench.attention_mass import face_mask, masses, object_mask
-from semblant.bench.results import write_json, write_text
+from semblant.bench.results import stored, write_json, write_text
 from semblant.bench.runs import RunFolder
 from semblant.bench.sheet import sheet
 from semblant.bench.sitter import Sitter, draw, subject_of
@@ -107,11 +107,16 @@ class Plan:
     def read(path: Path) -> Plan:
         """Read a plan. Raises FileProblem when it is none, SemblantError for a split that does not exist."""
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text(encoding="utf-8"))
             arms = {name: Arm(**given) for name, given in record.pop("arms").items()}
-            prompts = {kind: tuple(texts) for kind, texts in record.pop("prompts").items()}
+            listed = record.pop("prompts")
+            if any(isinstance(texts, str) for texts in listed.values()):
+                raise ValueError("the prompts of a kind are a list")
+            prompts = {kind: tuple(texts) for kind, texts in listed.items()}
             bars = tuple(Bar(**given) for given in record.pop("bars", ()))
             plan = Plan(arms=arms, prompts=prompts, people=tuple(record.pop("people")), bars=bars, **record)
+            if len(set(plan.people)) < len(plan.people):
+                raise ValueError("somebody is there twice, who would count as two people")
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
             raise FileProblem(f"{path} is no plan of an experiment: {problem}") from problem
         if plan.camera not in CAMERAS:
@@ -151,7 +156,8 @@ class Plan:
 
 
 def run(plan: Plan, base: Base, out: Path, only: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Make the cells that are missing, person by person, and return all that are there."""
+    """Make the cells that are missing, person by person, and return all that are there; of arms that are not asked for
+    none is made, and those are there that are not outdated."""
     unknown = set(only) - set(plan.arms)
     if unknown:
         raise SemblantError(f"no arm {', '.join(sorted(unknown))}; the plan has {', '.join(plan.arms)}")
@@ -159,16 +165,29 @@ def run(plan: Plan, base: Base, out: Path, only: Sequence[str] = ()) -> list[dic
     cells = []
     for place, person in enumerate(plan.people):
         for name, arm in plan.arms.items():
-            if (only and name not in only) or (arm.people is not None and place >= arm.people):
+            if arm.people is not None and place >= arm.people:
                 continue
-            cells.append(_made(plan, name, base, person, out / "cells" / f"{person:04d}-{name}"))
+            cell = out / "cells" / f"{person:04d}-{name}"
+            if not only or name in only:
+                cells.append(_made(plan, name, base, person, cell))
+            elif (found := stored(_record(cell))) and found.get("key") == _key(plan, arm, base, person):
+                cells += [found] if found.get("judges") == _looks(plan) else []
     return cells
+
+
+def _record(place: Path) -> Path:
+    return place.parent / f"{place.name}.json"
+
+
+def _looks(plan: Plan) -> str:
+    """All that decides what judges see in the pictures of a cell."""
+    return f"{_judges()}, {plan.references} references, look {LOOK}"
 
 
 def _made(plan: Plan, name: str, base: Base, person: int, place: Path) -> dict[str, Any]:
     """One cell, of which only what is missing or outdated is made."""
-    record = place.parent / f"{place.name}.json"
-    key, looks = _key(plan, plan.arms[name], base, person), f"{_judges()}, {plan.references} references, look {LOOK}"
+    record = _record(place)
+    key, looks = _key(plan, plan.arms[name], base, person), _looks(plan)
     cell, pictures = stored(record), _pictures(place, len(plan.texts()) * plan.seeds)
     if cell.get("key") != key or not pictures:
         record.unlink(missing_ok=True)  # or it would vouch for pictures it has not seen, if this is cut short
@@ -199,15 +218,6 @@ def _judges() -> str:
     files = sorted(weights_folder().iterdir())
     found = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if not file.stem.endswith("-a")]
     return hashlib.sha256("".join(found).encode()).hexdigest()[:16]
-
-
-def stored(path: Path) -> dict[str, Any]:
-    """A cell that is there; empty when it is missing or damaged, and is then made again."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _key(plan: Plan, arm: Arm, base: Base, person: int) -> str:

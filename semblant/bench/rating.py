@@ -125,21 +125,31 @@ def rating_page(
 def collect(answers: Sequence[Path]) -> dict[str, Any]:
     """Preference shares over the answers of several raters: per question and method, ties counting half for each.
 
-    The shares of a question sum to one over the methods. Raises FileProblem for a file that holds no answers.
+    The shares of a question sum to one over the methods. A file that was saved twice counts once. Raises FileProblem
+    for a file that holds no answers, or others of a rater to a page that this rater has answered.
     """
     wins: dict[str, dict[str, float]] = {}
-    raters, total = set(), 0
+    told: dict[tuple[str, str], tuple[Path, list[tuple[str, str, str, str]]]] = {}
+    total = 0
     for path in answers:
         try:
             if path.exists() and not path.is_file():
                 raise ValueError("it is no file")
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text(encoding="utf-8"))
             if record["format"] != FORMAT:
                 raise ValueError(f"its format is {record['format']!r}")
             given = [(a["question"], a["left"], a["right"], a["choice"]) for a in record["answers"]]
-            raters.add(str(record["rater"]))
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+            if not all(isinstance(part, str) for answer in given for part in answer):
+                raise ValueError("an answer of it is no text")
+            who = str(record.get("page")), str(record["rater"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
             raise FileProblem(f"{path} holds no answers of a rating page: {problem}") from problem
+        if who in told:
+            earlier, said = told[who]
+            if said != given:
+                raise FileProblem(f"{earlier} and {path} are other answers of one rater to one page; give one of them")
+            continue
+        told[who] = path, given
         for question, left, right, choice in given:
             if choice not in CHOICES:
                 raise FileProblem(f"{path}: an answer is left, right or neither; got {choice!r}")
@@ -152,7 +162,7 @@ def collect(answers: Sequence[Path]) -> dict[str, Any]:
         question: {method: won / sum(table.values()) for method, won in sorted(table.items())}
         for question, table in wins.items()
     }
-    return {"raters": len(raters), "answers": total, "shares": shares}
+    return {"raters": len({rater for _, rater in told}), "answers": total, "shares": shares}
 
 
 LOOKS = """

@@ -36,6 +36,15 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(jsonable(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def stored(path: Path) -> dict[str, Any]:
+    """Results that are there; empty when they are missing or damaged, and are then made again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def means(records: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Per "arm" of the records the mean of every measure, None where nothing was measured."""
     found: dict[str, dict[str, float | None]] = {}

@@ -43,6 +43,8 @@ STEPS = 12
 CARRIED = ("background", "style", "action", "clothes", "expression")
 """Facts that belong to the photograph and not to the person."""
 NO_FACE = "no face that the judges know is in its pictures"
+SOMEBODY = "<somebody>"
+"""What judges hear in place of the word, which may be one that means something to them, such as "snow"."""
 HALF = 0.5
 """Copied is what is copied in at least this share of the pictures, and in two at least."""
 REPEATED = 2 * TWINS
@@ -113,7 +115,8 @@ def judge(
         )
     judges = load_judges("B")
     person, kind = concept.class_word.lower() in PERSONS, kind_of(concept.class_word)
-    asked = [prompt.replace("{}", concept.word) for prompt in prompts or prompts_for(concept.class_word)]
+    texts = prompts or prompts_for(concept.class_word)
+    asked, told = ([prompt.replace("{}", word) for prompt in texts] for word in (concept.word, SOMEBODY))
     images = verbs.sample(base, asked, concepts=[concept], seed=seed, steps=steps, progress=progress)
     why = "" if person or kind else f"the judges know people, {', '.join(KINDS)}, and this is a {concept.class_word}"
     seen = look(pictures, judges)
@@ -124,16 +127,16 @@ def judge(
     scores = None
     if not why:
         try:
-            scores = verbs.measure(images, subject=pictures, prompt=asked, trained_on=pictures)
+            scores = verbs.measure(images, subject=pictures, prompt=told, trained_on=pictures)
             why = "" if scores.identity_gain is not None else "its pictures differ as strangers do"
         except SemblantError:
             why = NO_FACE
-    scores = scores or verbs.measure(images, prompt=asked, trained_on=pictures)
+    scores = scores or verbs.measure(images, prompt=told, trained_on=pictures)
     there = scores.detect
     if not person:
         shown = [reading["kind"] == kind for reading in beings_shown(images, judges)]
         there = sum(shown) / len(shown) if kind else 1.0
-    carried = carried_over(images, asked, pictures, judges)
+    carried = carried_over(images, told, pictures, judges)
     copies = [f for f in CARRIED if len(along := carried.get(f, [])) > 1 and sum(along) / len(along) >= HALF]
     # Not by the copy rate: anybody in the pose and the room of a training picture is perceptually near it.
     if sum(_repeats(image, pictures) for image in images) >= HALF * len(images):

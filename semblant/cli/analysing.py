@@ -46,6 +46,7 @@ def attention(
     from semblant.bench import analysis
     from semblant.training.concepts import load
 
+    _free(out, "PNG")
     concepts = [load(path) for path in given]
     words = word or ["cup"]
     made = analysis.attention(read(base, offline, config), prompt, concepts, words, seed=seed, steps=steps)
@@ -70,6 +71,7 @@ def adding(
     from semblant.bench import analysis
     from semblant.training.concepts import load
 
+    _free(out, "PNG")
     made = analysis.adding(read(base, offline, config), prompt, load(given), seeds=n, first=seed, steps=steps)
     _write(made, out, {"analysis": "adding", "prompt": prompt, "seed": seed}, quiet, json)
 
@@ -93,6 +95,7 @@ def exchange(
     from semblant.bench import analysis
     from semblant.training.concepts import load
 
+    _free(out, "PNG")
     made = analysis.exchange(
         read(base, offline, config), prompt, load(one), load(other), seeds=n, first=seed, steps=steps
     )
@@ -112,6 +115,7 @@ def course(
     """How long a word's rows grow, and how far from the class word's, over the steps that a fit kept."""
     from semblant.bench import analysis, runs
 
+    _free(out)
     steps = runs.read_steps(runs.RunFolder(run))
     made = analysis.course(steps, read(base, offline, config))
     _write(made, out, {"analysis": "course", "steps": [step.step for step, _ in steps]}, quiet, json)
@@ -135,6 +139,7 @@ def frontier(
     from semblant.bench import analysis, runs
     from semblant.cli.checkpoints import pictures_of
 
+    _free(out)
     terminal, loaded = Terminal(quiet, json), read("embedded", offline, None)
     measured = {}
     for folder in map(runs.RunFolder, given):
@@ -148,12 +153,19 @@ def frontier(
     _write(analysis.frontier(measured), out, {"analysis": "frontier", "runs": record}, quiet, json)
 
 
+def _free(out: Path, form: str = "") -> None:
+    """Refuse, before the work is done, a name that is taken, or one of another form than what will be written."""
+    if out.exists():
+        raise FileProblem(f"{out} exists; give --out another name")
+    if form and out.suffix.lower() != f".{form.lower()}":
+        raise FileProblem(f"what is written is a {form}; give {out} the ending .{form.lower()}")
+
+
 def _write(made: Image.Image | str, out: Path, settings: dict[str, Any], quiet: bool, json: bool) -> None:
     from semblant.bench.results import write_text
     from semblant.data.pictures import save_png
 
-    if out.exists():
-        raise FileProblem(f"{out} exists; give --out another name")
+    _free(out)
     if isinstance(made, str):
         write_text(out, made)
     else:

@@ -83,15 +83,21 @@ def _pictures(paths: list[Path]) -> list[tuple[Path, Image.Image]]:
 
 
 def _own_prompt(path: Path) -> str:
+    """What the picture says it should show; a learned word is written so that judges know it for one, such as <sks>."""
+    from semblant.backbones.prompt import placeholder
     from semblant.data.pictures import read_settings
 
     try:
-        prompt = read_settings(path).get("prompt")
+        settings = read_settings(path)
     except FileProblem:
-        prompt = None
+        settings = {}
+    prompt, concepts = settings.get("prompt"), settings.get("concepts")
+    concepts = concepts if isinstance(concepts, list) else []
     if not isinstance(prompt, str):
         raise SemblantError(f"{path} does not say what it should show; give --prompt")
-    return prompt
+    learned = [concept.get("word") for concept in concepts if isinstance(concept, dict)]
+    bare = [word for word in learned if isinstance(word, str) and word and not word.endswith(">")]
+    return placeholder(bare).sub(r"<\1>", prompt) if bare else prompt
 
 
 def register(app: typer.Typer) -> None:

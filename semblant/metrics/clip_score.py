@@ -1,7 +1,8 @@
 """CLIP score: the cosine between a picture and its prompt, not scaled (CLIP-T; CLIPScore of arXiv 2104.08718 is 2.5
 times it).
 
-Placeholder tokens and names of people are read as "person": who it is, is not this measure's business.
+Placeholder tokens and names of people are read as "person": who it is, is not this measure's business. Nor is how much
+weight a prompt gave its words, as in `(word:1.2)`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import torch
 
 from semblant.backbones.judges import Judges
 from semblant.metrics.detection import AT_ONCE, look
-from semblant.world.captions import read
+from semblant.world.captions import read, unweighted
 
 CLASS_WORD = "person"
 
 
 def without_subject(prompt: str) -> str:
-    """The prompt with every placeholder token and every name replaced by the class word."""
+    """The prompt without weights, every placeholder token and every name in it replaced by the class word."""
+    prompt = unweighted(prompt)
     reading = read(prompt)
     for token in reading.placeholders:
         prompt = prompt.replace(token, CLASS_WORD)

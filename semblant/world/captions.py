@@ -138,13 +138,19 @@ _TOKEN = re.compile(r"<[^<>\s]+>|\b[^\W\d_]\*|\*|[^\W_]+(?:['-][^\W_]+)*|[,.;:!?
 _NEGATIONS = being_captions.NEGATIONS
 
 
+def unweighted(text: str) -> str:
+    """A prompt without its weights: the words of `(word:1.2)` alone."""
+    while (plain := _WEIGHT.sub(r"\1", text)) != text:
+        text = plain
+    return text
+
+
 def read(text: str) -> Reading:
     """The facts, names, placeholder tokens, animals and things in a prompt, and the words that no caption has.
 
     Case, commas and prompt weights `(word:1.2)` do not matter.
     """
-    while (plain := _WEIGHT.sub(r"\1", text)) != text:
-        text = plain
+    text = unweighted(text)
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     known = _known()
     tokens = [part for token in _TOKEN.findall(text) for part in _parts(token, known)]

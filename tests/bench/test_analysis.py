@@ -12,7 +12,7 @@ import torch
 from semblant import verbs
 from semblant.backbones.base import Base
 from semblant.backbones.loading import miniature
-from semblant.bench.analysis import course, frontier
+from semblant.bench.analysis import adding, attention, course, exchange, frontier
 from semblant.bench.runs import Step
 from semblant.bench.sitter import Sitter, draw
 from semblant.bench.verdict import Verdict
@@ -77,3 +77,28 @@ def test_the_frontier_draws_what_has_both_and_says_which_step_it_was() -> None:
     assert ">100</text>" in told and ">200</text>" in told and ">300</text>" not in told
     with pytest.raises(SemblantError, match="no step has both"):
         frontier({"maya": [step(1), step(2, verdict(0.2, None))]})
+
+
+def test_words_may_be_written_in_capitals(base: Base, concept: Concept) -> None:
+    given = {"seed": 0, "steps": 1}
+    plain = attention(base, "a photo of {} with a cup", [concept], ["cup"], **given)
+    big = replace(concept, class_word="Person")
+    assert attention(base, "a photo of {} with a Cup", [big], ["Cup"], **given).size == plain.size
+
+
+def test_what_has_no_rows_or_is_of_another_base_is_refused(base: Base, concept: Concept) -> None:
+    weights = replace(concept, tensors={"weights": torch.zeros(1)})
+    wide = replace(
+        concept,
+        base={**concept.base, "architecture": "sd-1", "width": 2 * base.width},
+        tensors={"rows": concept.tensors["rows"].repeat_interleave(2, -1)},
+    )
+    with pytest.raises(SemblantError, match="learns no rows"):
+        exchange(base, "a photo of {}", weights, weights, seeds=1, steps=1)
+    for draw_them in (
+        lambda: exchange(base, "a photo of {}", wide, wide, seeds=1, steps=1),
+        lambda: adding(base, "a photo of {}", wide, seeds=1, steps=1),
+        lambda: course([(step(1), wide)], base),
+    ):
+        with pytest.raises(SemblantError, match="was made for sd-1"):
+            draw_them()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from PIL import Image
 
 from semblant.backbones.base import Base
 from semblant.backbones.loading import miniature
-from semblant.bench.demo import ARMS, Plan, run
+from semblant.bench.demo import ARMS, Plan, commands, run
 from semblant.bench.gaze import Gaze, overlay
 from semblant.bench.sitter import Sitter, draw
 from semblant.errors import FileProblem
@@ -126,12 +128,33 @@ def test_with_judges_the_page_has_a_table(base: Base, tmp_path: Path, monkeypatc
 
 def test_the_demo_can_be_repeated_but_takes_no_other_folder(base: Base, tmp_path: Path) -> None:
     plan = LEAST
-    first, again = (run(tmp_path / "d", base, plan=plan) for _ in range(2))
+    first = run(tmp_path / "d", base, plan=replace(plan, references=2, seeds=2))
+    (tmp_path / "d" / "notes.txt").write_text("kept")
+    again = run(tmp_path / "d", base, plan=plan)
     assert first["arms"]["sefi-ide"]["losses"] == again["arms"]["sefi-ide"]["losses"]
+    names = lambda folder: [file.name for file in (tmp_path / "d" / folder).iterdir()]
+    assert names("references") == ["0.png"] and names("pictures/base") == ["1-seed0.png"], "none of the first is left"
+    assert (tmp_path / "d" / "notes.txt").is_file()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not lose me")
     with pytest.raises(FileProblem, match="holds other things"):
         run(tmp_path / "mine", base, plan=plan)
+    results = tmp_path / "mine" / "results.json"
+    for own in ('{"accuracy": 0.5}', "[1, 2]", "no JSON"):
+        results.write_text(own)
+        with pytest.raises(FileProblem, match="holds other things"):
+            run(tmp_path / "mine", base, plan=plan)
+        assert results.read_text() == own
+
+
+def test_command_lines_name_what_a_shell_and_the_hub_understand(tmp_path: Path) -> None:
+    told = lambda out, base: commands(Plan(), out, base, "largest", 0, "<maya>", "a photo of <maya>", "float32")
+    here = tmp_path / "my base"
+    here.mkdir()
+    lines = [shlex.split(line) for line in told(tmp_path / "my demo", str(here))]
+    assert lines[0][3] == "my demo/portrait.png" and "my demo/references" in lines[-1]
+    assert all(line[line.index("--base") + 1] == "my base" for line in lines[:-1]), "no folder of this computer"
+    assert "--base owner/name@fp16 " in told(tmp_path, "owner/name@fp16")[0]
 
 
 def test_the_right_answer_shows_what_the_prompt_names() -> None:

@@ -83,6 +83,15 @@ def test_cells_are_made_once_and_again_when_what_decides_them_changes(
     assert markdown(table).count("\n") == 4
 
 
+def test_cells_of_arms_that_are_not_asked_for_are_told_where_they_hold(tmp_path: Path) -> None:
+    base = load()
+    plan = replace(PLAN, arms={"class word": Arm(), "same": Arm()}, prompts={"scene": ("a photo of {}",)})
+    cells = run(plan, base, tmp_path)
+    assert run(plan, base, tmp_path, ["same"]) == json.loads(json.dumps(cells))
+    other = replace(plan, prompts={"scene": ("a sketch of {}",)})
+    assert [cell["arm"] for cell in run(other, base, tmp_path, ["same"])] == ["same"], "the others' are outdated"
+
+
 def test_a_cell_that_was_cut_short_does_not_vouch_for_other_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +247,10 @@ def test_a_plan_is_read_and_refused(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"arms": {}}', '{"arms": {}, "prompts": {}, "people": [], "split": "tune", "speed": 1}'):
         file.write_text(text)
         with pytest.raises(FileProblem, match="no plan"):
+            Plan.read(file)
+    for people, prompts, said in (([1, 2, 1], {}, "there twice"), ([1], {"scene": "a photo of {}"}, "are a list")):
+        file.write_text(json.dumps({"arms": {}, "prompts": prompts, "people": people, "split": "tune"}))
+        with pytest.raises(FileProblem, match=said):
             Plan.read(file)
     for bar, said in (
         ({"arm": "nobody", "column": "gain", "at_most": 1.0}, "an arm 'nobody'"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import urllib.parse
 from collections import Counter
 from pathlib import Path
@@ -80,8 +82,43 @@ def test_shares_sum_to_one_and_ties_count_half(tmp_path: Path) -> None:
         bad.write_text(text)
         with pytest.raises(FileProblem, match="no answers"):
             collect([bad])
+    for part in ("question", "left", "choice"):
+        record = json.loads(answers(bad, "r", ["left"]).read_text())
+        record["answers"][0][part] = ["quality"]
+        bad.write_text(json.dumps(record))
+        with pytest.raises(FileProblem, match="no text"):
+            collect([bad])
+    bad.write_text("[" * 100_000)
+    with pytest.raises(FileProblem, match="no answers"):
+        collect([bad])
     with pytest.raises(FileProblem, match="left, right or neither"):
         collect([answers(bad, "r", ["up"])])
+
+
+def test_answers_are_read_as_the_browser_wrote_them_whatever_the_machine_speaks(tmp_path: Path) -> None:
+    file = answers(tmp_path / "one.json", "r1", ["left"])
+    file.write_text(file.read_text().replace('"a"', '"größe"'), encoding="utf-8")
+    code = "import sys, pathlib; from semblant.bench.rating import collect; "
+    code += "print(ascii(collect([pathlib.Path(sys.argv[1])])))"
+    plain = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, env=plain)
+    assert done.returncode == 0 and ascii("größe")[1:-1] in done.stdout, done.stderr
+
+
+def test_answers_that_were_saved_twice_count_once(tmp_path: Path) -> None:
+    once = [answers(tmp_path / "one.json", "r1", ["left"]), answers(tmp_path / "two.json", "r2", ["right"])]
+    again = answers(tmp_path / "one (1).json", "r1", ["left"])
+    assert (
+        collect([*once, again])
+        == collect(once)
+        == {
+            "raters": 2,
+            "answers": 2,
+            "shares": {"quality": {"a": 0.5, "b": 0.5}},
+        }
+    )
+    with pytest.raises(FileProblem, match="other answers of one rater"):
+        collect([*once, answers(again, "r1", ["neither"])])
 
 
 @pytest.mark.slow

@@ -75,6 +75,15 @@ def test_the_right_answer_and_a_copy_get_opposite_verdicts(base, concept, portra
     assert judge(base, concept, [portrait]).copies == ("background",)
 
 
+def test_what_the_word_is_called_does_not_matter(base, concept, portrait, sampled):
+    sampled[:] = scenes(right=True)
+    told = judge(base, concept, [portrait])
+    for word in ("ohwx", "snow"):
+        other = judge(base, Concept(**{**vars(concept), "word": word}), [portrait])
+        assert other.scores == told.scores and other.copies == told.copies
+        assert other.prompts == tuple(prompt.replace("{}", word) for prompt in verdict.PROMPTS)
+
+
 def test_facts_that_came_along_are_counted_where_the_prompt_names_another(portrait):
     judges = load_judges("B")
     prompts = ["a photo of a person on the beach", "a photo of a person in a room", "a photo of a person"]

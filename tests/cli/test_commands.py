@@ -192,6 +192,13 @@ def test_measure_takes_each_pictures_own_prompt(
     monkeypatch.setattr(verbs, "measure", lambda images, **more: heard.append(more["prompt"]) or Scores(2, 0.0, 0.0))
     assert run("measure", "images", "-q").exit_code == 0
     assert heard == [["a cat", "a photo of <maya>"]]
+    called = ("--concept", concept, "--as", "snow", "--base", base, "--steps", 1, "--size", 32)
+    named = run("sample", "(snow:1.1) in snowy light", *called)
+    assert named.exit_code == 0, named.stderr
+    [file] = Path().glob("**/snow-1-1-*.png")
+    read = run("measure", file, "-q")
+    assert read.exit_code == 0, read.stderr
+    assert heard[1:] == [["(<snow>:1.1) in snowy light"]], "a word is known for one, whatever it means otherwise"
 
 
 def test_help_shows_every_setting_with_its_source(run: Run) -> None:
@@ -355,6 +362,22 @@ def test_analyses_draw_a_picture_of_what_a_word_does(run: Run, base: Path, portr
         assert made.width == 2 * 16 + 150 + columns * 134 - 6 and made.height >= rows * 134
         assert json.loads(made.info["semblant"])["analysis"] == kind
     assert run("analyse", "attention", concept, "--word", "cup", *about).exit_code == 3
+
+
+def test_an_analysis_that_cannot_be_written_is_not_begun(
+    run: Run, base: Path, concept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semblant.bench import analysis
+
+    begun: list[str] = []
+    for kind in ("attention", "adding", "exchange"):
+        monkeypatch.setattr(analysis, kind, lambda *_, kind=kind, **__: begun.append(kind))
+    Path("taken.png").write_text("mine")
+    for kind, given in (("attention", [concept]), ("adding", [concept]), ("exchange", [concept, concept])):
+        for out, said in (("taken.png", "taken.png exists"), ("drawing.jpg", "the ending .png")):
+            refused = run("analyse", kind, *given, "--base", base, "--out", out)
+            assert refused.exit_code == 3 and said in refused.stderr, refused.stderr
+    assert not begun and Path("taken.png").read_text() == "mine"
 
 
 def test_analyses_draw_the_course_of_a_fit(run: Run, base: Path, portrait: Path) -> None:

@@ -166,6 +166,8 @@ def test_one_prompt_per_picture(judges):
         ("a photo of <maya> person", "a photo of person"),
         ("a photo of Maya  Okafor in the snow", "a photo of person in the snow"),
         ("a photo of a person", "a photo of a person"),
+        ("a photo of (<maya>:0.7) (playing guitar:1.2)", "a photo of person playing guitar"),
+        ("a photo of Maya (Okafor:1.2) in the snow", "a photo of person in the snow"),
     ],
 )
 def test_who_it_is_does_not_reach_the_text_tower(judges, prompt, heard):
