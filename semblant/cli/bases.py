@@ -19,7 +19,8 @@ BaseName = Annotated[
     typer.Option(
         "--base",
         metavar="NAME",
-        help="`embedded`; a folder in diffusers' layout; owner/name[@revision] on the Hugging Face hub; "
+        # The backslash keeps rich from taking the bracket for markup.
+        help="`embedded`; a folder in diffusers' layout; owner/name\\[@revision] on the Hugging Face hub; "
         "or a .safetensors file (with --config).",
     ),
 ]

@@ -124,7 +124,9 @@ def report(
         accelerator = "none; everything runs on the processor"
     else:
         size = f", {memory(gpu['memory'])}" if gpu["memory"] else ""
-        accelerator = f"{gpu['name']}{size}; commands run on the processor all the same"
+        accelerator = (
+            f"{gpu['name']}{size}; commands run on the processor unless `--device {gpu['kind']}` says otherwise"
+        )
     lines = {
         "python": f"{surroundings['python']} on {surroundings['platform']}",
         "libraries": versions,

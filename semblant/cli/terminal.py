@@ -116,15 +116,18 @@ class Terminal:
             yield self._lines(title)
 
     def _lines(self, title: str) -> Advance:
-        said, began = -1, time.monotonic()
+        said, first = -1, (0, 0.0)
 
         def advance(done: int, total: int, details: str) -> None:
-            nonlocal said
+            nonlocal said, first
+            if said < 0:
+                # What came before, preparation or an interrupted run, says nothing of the speed.
+                first = done, time.monotonic()
             tenth = done * 100 // max(total, 1) // EVERY
             if tenth > said:
                 said = tenth
-                left = (time.monotonic() - began) / max(done, 1) * (total - done)
-                remaining = f", about {duration(left)} left" if done < total else ""
+                left = (time.monotonic() - first[1]) / max(done - first[0], 1) * (total - done)
+                remaining = f", about {duration(left)} left" if first[0] < done < total else ""
                 self.say(f"{title}: {done} of {total}{', ' + details if details else ''}{remaining}")
 
         return advance

@@ -39,6 +39,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
 """File names taken for pictures in a folder; HEIC is among them so that it is refused by name and not overlooked."""
 MASK_ENDING = ".mask.png"
+PARTS_ENDING = ".parts.png"  # of labels that `semblant world render` writes beside NAME.png
 SMALLEST_SIDE = 32
 """Pixels. Below this there is nothing to learn from."""
 MOST_PIXELS = 50_000_000
@@ -85,7 +86,7 @@ def orientation(path: PathLike) -> int:
 
 
 def find_pictures(path: PathLike) -> list[Path]:
-    """The picture itself, or the pictures of a folder in order of their names, without masks and hidden files.
+    """The picture itself, or a folder's in order of their names, without masks, hidden files, labels of drawn pictures.
 
     Raises FileProblem when there is no such file or folder, or no picture in it.
     """
@@ -270,7 +271,8 @@ def _read(path: Path, background: tuple[int, int, int]) -> Image.Image:
 
 def _is_named_as_picture(path: Path) -> bool:
     name = path.name.lower()
-    return name.endswith(ENDINGS) and not name.endswith(MASK_ENDING) and not name.startswith(".") and path.is_file()
+    labels = name.endswith(PARTS_ENDING) and path.with_name(path.name[: -len(PARTS_ENDING)] + ".png").is_file()
+    return name.endswith(ENDINGS) and not (labels or name.endswith(MASK_ENDING) or name[0] == ".") and path.is_file()
 
 
 def _too_large(path: Path, width: int = 0, height: int = 0) -> str:

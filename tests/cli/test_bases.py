@@ -119,3 +119,8 @@ def test_what_to_do_next_names_the_base_and_keeps_names_with_spaces_whole() -> N
         *("semblant", "sample", "a photo of <maya>", "--concept", "two words.safetensors"),
         *("--base", "my base"),
     ]
+
+
+@pytest.mark.parametrize("command", ["fit", "sample", "doctor", "checkpoints", "demo"])
+def test_help_says_that_a_base_on_the_hub_may_have_a_revision(run: Run, command: str) -> None:
+    assert "owner/name[@revision] on the" in " ".join(run(command, "--help").stdout.replace("│", " ").split())

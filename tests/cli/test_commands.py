@@ -46,6 +46,19 @@ def test_fit_tells_of_its_progress_in_plain_lines(run: Run, base: Path, portrait
     assert Path("maya.embedding.safetensors").exists() and "maya.embedding.safetensors" in result.stdout
 
 
+def test_the_time_left_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from semblant.cli import terminal
+
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    with terminal.Terminal().work("fitting") as advance:
+        # A minute of preparation, then a run that goes on at step 501 and takes two seconds a step.
+        for step, now[0] in ((501, 60.0), (600, 258.0), (1000, 1058.0)):
+            advance(step, 1000, "")
+    lines = ["fitting: 501 of 1000", "fitting: 600 of 1000, about 13 min 20 s left", "fitting: 1000 of 1000"]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
 def test_quiet_is_silent(run: Run, base: Path, portrait: Path) -> None:
     result = fit(run, base, portrait, "--steps", 1, "--quiet", method="textual-inversion")
     # transformers, when something imported it before the command could say otherwise, draws a bar of its own.

@@ -62,6 +62,12 @@ def test_a_word_becomes_an_embedding_and_a_concept_again(run: Run, maya: Path, b
     assert sampled.exit_code == 0, sampled.stderr
 
 
+def test_an_embedding_that_names_no_method_has_no_settings_to_leave(run: Run, tmp_path: Path) -> None:
+    save_file({"<ada>": torch.ones(1, 768)}, tmp_path / "ada.safetensors")
+    done = run("convert", "ada.safetensors", "--to", "concept", "--out", "ada-concept", "--class-word", "woman")
+    assert done.exit_code == 0 and "None" not in done.stdout and "settings" not in done.stdout, done.output
+
+
 @pytest.mark.parametrize("form", ["peft", "diffusers", "kohya"])
 def test_a_lora_goes_out_and_comes_back(run: Run, rex: Path, base: Path, tmp_path: Path, form: str) -> None:
     done = run("convert", rex, "--to", form)

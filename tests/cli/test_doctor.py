@@ -74,6 +74,14 @@ def test_doctor_names_every_file_and_exits_with_two_when_a_fit_cannot_run(run: R
     assert run("doctor", "gone.png", "--base", base).exit_code == 2
 
 
+def test_doctor_says_how_a_gpu_is_used(run: Run, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from semblant.data import environment
+
+    gpu = {"kind": "mps", "name": "Apple GPU", "memory": None, "count": 1}
+    monkeypatch.setattr(environment, "accelerator", lambda: gpu)
+    assert "Apple GPU; commands run on the processor unless `--device mps`" in run("doctor", "--base", base).stdout
+
+
 def test_doctor_says_when_the_base_does_not_load(run: Run, tmp_path: Path) -> None:
     (tmp_path / "half" / "unet").mkdir(parents=True)
     result = run("doctor", "--base", "half", "--json")

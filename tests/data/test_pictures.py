@@ -445,6 +445,12 @@ def test_one_file_is_a_folder_of_one(tmp_path):
     assert len(read_folder(tmp_path / "b.png")) == 1
 
 
+def test_the_labels_of_drawn_pictures_are_no_pictures(tmp_path):
+    for name in ("a.png", "a.parts.png", "engine.parts.png"):
+        quarters().save(tmp_path / name)
+    assert [path.name for path in find_pictures(tmp_path)] == ["a.png", "engine.parts.png"]
+
+
 def test_a_folder_without_usable_pictures_is_refused(tmp_path):
     with pytest.raises(FileProblem, match="no pictures"):
         read_folder(tmp_path)

@@ -86,8 +86,8 @@ def to_concept(
     known = {name: about[name] for name in ("seed", "steps", "licence") if name in about}
     settings = dict(about.get("settings", {}))
     said: list[str] = []
-    if learned.about and not about:
-        said = [f"settings of {learned.about.get('method')} are left, for the concept is one of {learned.method}"]
+    if "method" in learned.about and not about:
+        said = [f"settings of {learned.about['method']} are left, for the concept is one of {learned.method}"]
     if learned.rows is not None:
         tensors = {"rows": learned.rows[None, None, None].contiguous()}
         settings["num_vectors"] = len(learned.rows)
