@@ -110,6 +110,10 @@ def doctor(
         "findings": [{**asdict(finding), "sentence": finding.sentence} for finding in findings],
     }
     terminal.answer(record, report(surroundings, about, findings, bool(paths)))
+    if quiet and not json:
+        for finding in findings:
+            if finding.level == "error":
+                terminal.error(finding.sentence)
     if not fit:
         raise typer.Exit(UNFIT)
 

@@ -54,6 +54,8 @@ def rate(
         found = collect(given)
         terminal.answer(found, _table(found["shares"]))
         return
+    if out.exists():
+        raise FileProblem(f"{out} exists; give --out another name")
     # Not resolved: a link may lead in a circle.
     names = [Path(os.path.abspath(folder)).name for folder in given]
     if len(set(names)) < len(names):

@@ -79,6 +79,10 @@ class Terminal:
         """One line about what the user should know; on stderr."""
         logging.getLogger("semblant.cli").warning("%s", text)
 
+    def error(self, text: str) -> None:
+        """One line about what is wrong; on stderr, also when nothing else is said."""
+        logging.getLogger("semblant.cli").error("%s", text)
+
     def answer(self, record: Mapping[str, Any], text: Any = None) -> None:
         """What the command found: `record` as JSON, or `text` (anything rich prints) for people."""
         if self.json:

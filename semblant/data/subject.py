@@ -147,12 +147,19 @@ class Subject:
     def with_masks(self, detector: Detector = find_faces) -> Subject:
         """The subject with a mask for every picture, found where none is given, which is warned of.
 
+        Raises SemblantError for a mask that is black all over: nothing would be learned from its picture.
+
         It is an ellipse in the face's box, looked for once more when the subject is a person, else what stands out from
         the edge of the picture.
         """
         masks = list(self.masks)
         for index, mask in enumerate(masks):
             if mask is not None:
+                if not share(mask):
+                    raise SemblantError(
+                        f"the mask of picture {index + 1} of {self.word} is black all over, so that nothing of it would "
+                        "be learned: paint the subject white, take the mask away, or give --set mask_loss=false"
+                    )
                 continue
             image, face = self.images[index], self.faces[index]
             if face is None and self.class_word.lower() in PERSONS:

@@ -350,6 +350,8 @@ def test_rate_writes_a_page_and_adds_up_what_people_answered(run: Run, portrait:
     result = run("rate", "ours", "theirs", "--reference", portrait, "--pairs", 1, "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout) == {"page": "rating.html", "methods": ["ours", "theirs"]}
+    again = run("rate", "ours", "theirs", "--pairs", 1)
+    assert again.exit_code == 3 and "rating.html exists; give --out another name" in again.stderr
     page = Path("rating.html").read_text()
     assert "a photo of \\u003cmaya>" in page and "theirs" not in page
     answer = {"question": "quality", "left": "ours", "right": "theirs", "choice": "left"}

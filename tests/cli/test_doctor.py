@@ -70,6 +70,8 @@ def test_doctor_names_every_file_and_exits_with_two_when_a_fit_cannot_run(run: R
     found = [(Path(f["file"]).name, f["kind"]) for f in json.loads(good.stdout)["findings"] if "photos" in f["file"]]
     assert found == [("c.png", "copy"), ("d.jpg", "unreadable")]
     assert run("doctor", photos, "--base", base, "--class-word", "teapot", "-q").exit_code == 0
+    quiet = run("doctor", photos, "--base", base, "-q")
+    assert quiet.exit_code == 2 and not quiet.stdout and quiet.stderr.count("error: ") == 3
     assert "3 errors" not in run("doctor", "gone.png", "--base", base).stdout
     assert run("doctor", "gone.png", "--base", base).exit_code == 2
 

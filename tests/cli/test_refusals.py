@@ -30,7 +30,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     ((*FIT, "--word", "person"), 2, "word"),
     ((*FIT, "--budget", "soon"), 2, "60s, 5min or 1h"),
     ((*FIT, "--budget", "0s"), 2, "60s, 5min or 1h"),
-    ((*FIT, "--precision", "float16"), 2, "bfloat16"),
+    ((*FIT, "--precision", "float64"), 2, "float16"),
     (("fit", "sefi-ide", "PORTRAIT", *WORDS, "--base", "BASE", "--face", "left"), 2, "largest"),
     (("fit", "sefi-ide", "missing.png", *WORDS, "--base", "BASE"), 3, "missing.png"),
     (("fit", "sefi-ide", "NOTES", *WORDS, "--base", "BASE"), 3, "picture"),

@@ -255,6 +255,9 @@ def test_masks_are_found_where_none_is_given(tmp_path, caplog):
     wanted = np.asarray(true) > 127
     assert (found & wanted).sum() / (found | wanted).sum() > 0.85
     assert subject.masks[1] is given and caplog.text.count("has no mask") == 1
+    black = Subject((thing, thing), "<it>", "teapot", masks=(given, Image.new("L", thing.size, 0)))
+    with pytest.raises(SemblantError, match="mask of picture 2 of <it> is black all over"):
+        black.with_masks()
     plain = Subject((Image.new("RGB", (100, 100), "teal"),), "<it>", "teapot").with_masks().masks[0]
     assert np.asarray(plain)[50, 50] == 255 and np.asarray(plain)[2, 2] == 0
     face = Face((20, 20, 60, 60), 1.0)
