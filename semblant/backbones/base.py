@@ -24,7 +24,7 @@ from semblant.backbones.prompt import tokenise
 from semblant.backbones.reader import Request, read_all, readers_of
 from semblant.backbones.settings import PREDICTIONS, larger_side
 from semblant.backbones.site import Site, find_sites
-from semblant.backbones.twin import COMPUTES, SPARING, Casts, Hook, sparing, twin, uncompiled
+from semblant.backbones.twin import SPARING, Casts, Hook, computable, sparing, twin, uncompiled
 from semblant.errors import SemblantError
 from semblant.ops.schedule import Schedule
 
@@ -160,9 +160,9 @@ class Base:
         return view
 
     def computing(self, dtype: torch.dtype) -> Base:
-        """A view whose networks run in `dtype`, one of COMPUTES, by autocast. Raises SemblantError for another."""
-        if dtype not in COMPUTES:
-            raise SemblantError(f"{dtype} is not a type to compute in; possible: {', '.join(map(str, COMPUTES))}")
+        """A view whose networks run in `dtype` by autocast. Raises SemblantError for one that is not `computable`."""
+        if dtype not in (possible := computable(self._precision("unet"))):
+            raise SemblantError(f"{dtype} is not a type to compute in; possible: {', '.join(map(str, possible))}")
         view = copy.copy(self)
         view.compute, view._plain, view._casts = dtype, WeakKeyDictionary(), Casts()
         view._memory = None if self._memory is None else {}
@@ -285,7 +285,7 @@ class Base:
                 features = word.after(features, prompt, of_word)
             if prompt.weights is not None:
                 empty = self._encode([(tokenise(self.tokenizer, ""), ())]).features[0]
-                strength = torch.tensor(prompt.weights, device=features.device)[:, None]
+                strength = torch.tensor(prompt.weights).to(features)[:, None]
                 features = empty + strength * (features - empty)
             encodings.append(Encoding(features, None if read.pooled is None else read.pooled[i]))
         return encodings

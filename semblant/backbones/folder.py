@@ -56,21 +56,31 @@ class Files:
         return [read_header(file) for file in self.files]
 
 
-def from_folder(folder: Path, device: str | torch.device = "cpu", name: str | None = None) -> Base:
-    """A base from a folder in diffusers' layout. Only safetensors are read; weights become float32.
+def from_folder(
+    folder: Path,
+    device: str | torch.device = "cpu",
+    name: str | None = None,
+    weights: torch.dtype = torch.float32,
+) -> Base:
+    """A base from a folder in diffusers' layout. Only safetensors are read; weights are held in `weights`.
 
     Raises FileProblem when something lacks, is damaged, or is of a kind that is not read (see `examine`).
     """
     configs = examine(folder)
-    weights = {part: weights_of(folder, part) for part in WEIGHTS if part in configs}
+    files = {part: weights_of(folder, part) for part in WEIGHTS if part in configs}
     tokenizers = [part for part in ("tokenizer", "tokenizer_2") if part in configs]
     blanks = networks_of(folder, configs)
+    # Less is not enough for the activations of XL's autoencoder.
+    exact = torch.float32 if SECOND[0] in files else weights
     with _readable(f"{folder} cannot be loaded as a base"):
-        unet, autoencoder = (filled(part, made, read_weights(weights[part].files)) for part, made in blanks.items())
+        unet, autoencoder = (
+            filled(part, made, read_weights(files[part].files, dtype=dtype))
+            for (part, made), dtype in zip(blanks.items(), (weights, exact), strict=True)
+        )
         text, *second = (
-            _text_encoder(kind, folder / part, weights[part].variant)
+            _text_encoder(kind, folder / part, files[part].variant).to(weights)
             for kind, part in ((CLIPTextModel, "text_encoder"), (CLIPTextModelWithProjection, SECOND[0]))
-            if part in weights
+            if part in files
         )
         tokenizer, *other = (CLIPTokenizer.from_pretrained(folder / part, local_files_only=True) for part in tokenizers)
         xl: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from semblant.backbones.base import Base
 from semblant.backbones.folder import from_folder, schedule_of
 from semblant.backbones.header import PICKLED
 from semblant.backbones.miniature import miniature, miniature_xl, text_config
+from semblant.backbones.twin import COMPUTES
 from semblant.errors import FileProblem, SemblantError
 
 EMBEDDED = "embedded"
@@ -29,25 +30,30 @@ def load(
     *,
     offline: bool = False,
     config: str | Path | None = None,
+    weights: torch.dtype = torch.float32,
 ) -> Base:
     """Load a base by its name.
 
     `source` is "embedded"; a folder in diffusers' layout with safetensors weights; `owner/name` or
     `owner/name@revision` on the hub, which with `offline` has to be in the local cache; or a .safetensors file in the
     original layout, which needs in `config` a folder, or a name on the hub, that holds the tokenizer and the schedule.
-    Raises FileProblem when there is no such base, or it cannot be read, SemblantError for a device that is not there.
+    `weights` is float32, or bfloat16 or float16, in which they take half the memory and lose their last digits.
+    Raises FileProblem when there is no such base, or it cannot be read, SemblantError for a device that is not there,
+    and for another type.
     """
     path, device = Path(source).expanduser(), device_of(device)
+    if weights not in COMPUTES:
+        raise SemblantError(f"{weights} is not a type to hold weights in; possible: {', '.join(map(str, COMPUTES))}")
     if str(source) != EMBEDDED and path.is_file():
-        return _single(path, device, offline, config)
+        return _single(path, device, offline, config, weights)
     if config is not None:
         raise FileProblem(f"--config goes with a single .safetensors file, and {source} is none; leave it out")
     if str(source) == EMBEDDED:
-        return from_folder(embedded_folder(), device, name=EMBEDDED)
+        return from_folder(embedded_folder(), device, EMBEDDED, weights)
     if path.is_dir():
-        return from_folder(path, device)
+        return from_folder(path, device, weights=weights)
     if hub.is_name(str(source)) and path.suffix not in (*PICKLED, ".safetensors"):
-        return from_folder(hub.snapshot(str(source), offline), device, name=str(source))
+        return from_folder(hub.snapshot(str(source), offline), device, str(source), weights)
     raise FileProblem(f"no base at {source}: give {POSSIBLE}")
 
 
@@ -112,7 +118,9 @@ def from_pipeline(pipeline: Any, name: str = "pipeline") -> Base:
     )
 
 
-def _single(path: Path, device: str | torch.device, offline: bool, config: str | Path | None) -> Base:
+def _single(
+    path: Path, device: str | torch.device, offline: bool, config: str | Path | None, weights: torch.dtype
+) -> Base:
     """A base from one file, with a tokenizer from the folder or hub name in `config`."""
     header = original.require(path)
     if config is None:
@@ -125,7 +133,7 @@ def _single(path: Path, device: str | torch.device, offline: bool, config: str |
         if not hub.is_name(str(config)):
             raise FileProblem(f"no folder at {config}: --config takes a folder in diffusers' layout, or owner/name")
         folder = hub.snapshot(str(config), offline, weights=False)
-    return original.from_file(path, header, folder, device)
+    return original.from_file(path, header, folder, device, weights)
 
 
 __all__ = [

@@ -18,8 +18,8 @@ OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0
 """What the attention of autoencoders was called in older releases of diffusers."""
 
 
-def read_weights(files: Sequence[Path], prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of files whose names begin so, in float32; names stay whole."""
+def read_weights(files: Sequence[Path], prefix: str = "", dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """The tensors of files whose names begin so, in `dtype`; names stay whole."""
     found = {}
     for path in files:
         with safe_open(path, framework="pt") as file:
@@ -27,7 +27,7 @@ def read_weights(files: Sequence[Path], prefix: str = "") -> dict[str, Tensor]:
         for name in names:
             # What was mapped goes when the file is closed.
             with safe_open(path, framework="pt") as file:
-                found[name] = file.get_tensor(name).to(torch.float32, copy=True)
+                found[name] = file.get_tensor(name).to(dtype, copy=True)
     return found
 
 

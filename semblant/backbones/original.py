@@ -83,11 +83,17 @@ def facts(header: Header) -> dict[str, Any]:
     }
 
 
-def from_file(path: Path, header: Header, companion: Path, device: str | torch.device = "cpu") -> Base:
+def from_file(
+    path: Path,
+    header: Header,
+    companion: Path,
+    device: str | torch.device = "cpu",
+    weights: torch.dtype = torch.float32,
+) -> Base:
     """A base from a whole checkpoint and a `companion`: a folder in diffusers' layout with tokenizers and scheduler.
 
-    Weights become float32. Of U-Nets that were also averaged (EMA) the plain weights are taken. Raises FileProblem when
-    the file or the companion cannot be used.
+    Weights are held in `weights`. Of U-Nets that were also averaged (EMA) the plain weights are taken. Raises
+    FileProblem when the file or the companion cannot be used.
     """
     shapes, found = header.shapes, original_text.sources(header.shapes)
     configs, schedule = _companion(path, header, companion)
@@ -99,15 +105,18 @@ def from_file(path: Path, header: Header, companion: Path, device: str | torch.d
             CLIPTokenizer.from_pretrained(companion / part, local_files_only=True)
             for part in ("tokenizer", "tokenizer_2")[: len(found)]
         ]
-        weights = convert_ldm_unet_checkpoint(read_weights([path], UNET), unet_sizes)
-        unet = filled("unet", blank(UNet2DConditionModel, unet_sizes), weights)
-        weights = convert_ldm_vae_checkpoint(read_weights([path], AUTOENCODER), vae_sizes)
-        autoencoder = filled("vae", blank(AutoencoderKL, vae_sizes), weights)
+        named = convert_ldm_unet_checkpoint(read_weights([path], UNET, weights), unet_sizes)
+        unet = filled("unet", blank(UNet2DConditionModel, unet_sizes), named)
+        # Less is not enough for the activations of XL's autoencoder.
+        exact = torch.float32 if is_xl(header) else weights
+        named = convert_ldm_vae_checkpoint(read_weights([path], AUTOENCODER, exact), vae_sizes)
+        autoencoder = filled("vae", blank(AutoencoderKL, vae_sizes), named)
         # Random weights are made, and replaced at once; nobody else's randomness may move by that.
         with torch.random.fork_rng():
             texts = [source.empty(shapes, tokenizer) for source, tokenizer in zip(found, tokenizers, strict=True)]
         for source, text in zip(found, texts, strict=True):
             _fill(text, source.convert(text, read_weights([path], source.prefix)))
+            text.to(weights)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, AttributeError, SafetensorError) as problem:
         said = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise FileProblem(f"{path} cannot be loaded as a base: {said}") from problem

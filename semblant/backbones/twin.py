@@ -23,6 +23,11 @@ SPARING = "gradient_checkpointing"
 """The mark by which diffusers' blocks tell whether they keep only what goes into them."""
 
 
+def computable(held: torch.dtype) -> tuple[torch.dtype, ...]:
+    """The types that a network whose weights are held in one can run in: of two halves only its own."""
+    return tuple(dtype for dtype in COMPUTES if dtype == torch.float32 or held in (torch.float32, dtype))
+
+
 def twin(network: nn.Module, weights: Mapping[str, Tensor], hooks: Mapping[str, Sequence[Hook]]) -> nn.Module:
     """A twin of `network` in which the named parameters are `weights` and the named modules carry forward `hooks`.
 

@@ -40,13 +40,24 @@ Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="Where to compute: cpu, cuda or cuda:1 (NVIDIA), mps (Apple).")
 ]
 
+Weights = Annotated[
+    str,
+    typer.Option(
+        "--weights", metavar="TYPE", help="How weights are held: float32; or bfloat16 or float16, in half the memory."
+    ),
+]
 
-def read(base: str, offline: bool, config: str | None, device: str = "cpu") -> Base:
+
+def read(base: str, offline: bool, config: str | None, device: str = "cpu", weights: str = "float32") -> Base:
     """Load the base that a command line names. Raises FileProblem when there is none, or it cannot be read,
-    SemblantError for a device that is not there."""
+    SemblantError for a device that is not there, or another type of weights."""
+    import torch
+
     from semblant import verbs
 
-    return verbs.load(base, device, offline=offline, config=config)
+    if weights not in PRECISIONS[1:]:
+        raise SemblantError(f"no type {weights!r} to hold weights in; possible: {closest(weights, PRECISIONS[1:])}")
+    return verbs.load(base, device, offline=offline, config=config, weights=getattr(torch, weights))
 
 
 def precision_of(name: str) -> torch.dtype | None:

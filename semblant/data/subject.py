@@ -157,8 +157,8 @@ class Subject:
             if mask is not None:
                 if not share(mask):
                     raise SemblantError(
-                        f"the mask of picture {index + 1} of {self.word} is black all over, so that nothing of it would "
-                        "be learned: paint the subject white, take the mask away, or give --set mask_loss=false"
+                        f"the mask of picture {index + 1} of {self.word} is black all over, so that nothing of it "
+                        "would be learned: paint the subject white, take the mask away, or give --set mask_loss=false"
                     )
                 continue
             image, face = self.images[index], self.faces[index]

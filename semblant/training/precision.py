@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from semblant.backbones.base import Base
 from semblant.backbones.context import Context
 from semblant.backbones.moment import Moment
+from semblant.backbones.twin import computable
 from semblant.errors import out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,9 @@ def choose(base: Base, rows: int = 1, clock: Callable[[], float] = time.perf_cou
     tens of times slower; one small convolution tells, and the U-Net is then not tried at all. Where a pass does not fit
     into memory, a thriftier one is measured, and float32 is chosen where that does not fit either.
     """
+    possible = computable(next(base.unet.parameters()).dtype)
     halves = (torch.bfloat16,) if base.device.type == "cpu" else (torch.bfloat16, torch.float16)
-    tried = [dtype for dtype in halves if not _hopeless(dtype, base.device, clock)]
+    tried = [dtype for dtype in halves if dtype in possible and not _hopeless(dtype, base.device, clock)]
     if not tried:
         logger.info("computing in float32: a convolution is more than twice as slow in half precision")
         return torch.float32

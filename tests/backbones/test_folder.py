@@ -216,7 +216,7 @@ def test_what_a_library_cannot_read_is_no_bug(folder, file, content):
 
 
 def test_memory_that_runs_out_is_not_blamed_on_the_folder(folder, monkeypatch):
-    def none_left(*_):
+    def none_left(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("semblant.backbones.folder.read_weights", none_left)

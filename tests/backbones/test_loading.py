@@ -18,6 +18,7 @@ from semblant.errors import FileProblem, SemblantError
 from semblant.patches.weights import attention_weights, text_attention_weights
 from semblant.patches.words import LearnedWord
 from semblant.sampling.loop import Branches, sample_latents
+from semblant.training.precision import choose
 
 SCHEDULER = {
     "beta_start": 0.00085,
@@ -59,6 +60,33 @@ def test_half_precision_files_become_float32(base, folder):
         part.half().save_pretrained(folder / name)
     again = load(folder)
     assert {weight.dtype for _, weight in again.named_parameters()} == {torch.float32}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "near"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_weights_are_held_in_half_the_memory_where_that_is_asked_for(folder, x, dtype, near):
+    whole, half = load(folder), load(folder, weights=dtype)
+    held = dict(half.named_parameters())
+    for name, weight in whole.named_parameters():
+        assert torch.equal(held[name], weight.to(dtype)), name
+    for of in (
+        lambda b: b.denoise(x[:1], AT, b.text("a photo of a (zebra:1.3)")),
+        lambda b: b.decode(b.encode(x[:, :3].repeat(1, 1, 2, 2).clamp(-1, 1))),
+    ):
+        assert 0 < (of(half).float() - of(whole)).abs().max() < near * of(whole).abs().max()
+
+
+def test_weights_held_in_one_half_are_not_computed_in_the_other(folder):
+    half = load(folder, weights=torch.float16)
+    assert half.computing(torch.float16).computing(torch.float32).compute == torch.float32
+    with pytest.raises(SemblantError, match=r"bfloat16 is not .*possible: torch.float32, torch.float16$"):
+        half.computing(torch.bfloat16)
+    assert choose(half) is torch.float32
+
+
+def test_weights_are_held_in_a_type_that_networks_run_in(folder):
+    with pytest.raises(SemblantError, match=r"torch.float64 is not a type .*torch.bfloat16"):
+        load(folder, weights=torch.float64)
 
 
 def test_what_a_folder_says_of_its_prediction_holds(folder):

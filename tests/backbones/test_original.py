@@ -52,6 +52,15 @@ def test_a_single_file_is_the_base_it_was_written_from(files, form):
         assert (of(loaded) - of(base)).abs().max() < 0.01 * of(base).abs().max()
 
 
+def test_the_weights_of_a_single_file_are_held_as_it_has_them_where_that_is_asked_for(files):
+    _, file, companion = files["sd-1"]
+    whole, half = (
+        dict(load(file, config=companion, weights=t).named_parameters()) for t in (torch.float32, torch.half)
+    )
+    assert {weight.dtype for weight in half.values()} == {torch.half}
+    assert all(torch.equal(weight.float(), whole[name]) for name, weight in half.items())
+
+
 def test_a_file_without_scheduler_is_enough_for_1_and_not_for_2(files, layouts, tmp_path):
     for form in ("sd-1", "sd-2"):
         base, file, _ = files[form]

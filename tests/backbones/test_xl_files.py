@@ -73,6 +73,11 @@ def test_a_folder_is_the_base_it_was_saved_from(xl, folder):
     assert load(folder).zeros_for_empty, "what lies there says what it is"
 
 
+def test_held_in_half_precision_its_autoencoder_stays_in_single(folder):
+    held = {name.split(".")[0]: weight.dtype for name, weight in load(folder, weights=torch.half).named_parameters()}
+    assert held == {"unet": torch.half, "text": torch.half, "text_2": torch.half, "autoencoder": torch.float32}
+
+
 def test_an_inpainting_base_is_named(layouts, tmp_path):
     from semblant.backbones.loading import miniature_xl
 

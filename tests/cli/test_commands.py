@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 Run = Callable[..., Any]
@@ -163,6 +164,27 @@ def test_pictures_are_made_in_the_precision_that_is_asked_for(run: Run, base: Pa
         pictures.append(Image.open(file).tobytes())
     assert pictures[0] != pictures[1]
     assert max(abs(a - b) for a, b in zip(*pictures, strict=True)) < 16
+
+
+def test_weights_are_held_in_the_type_that_is_asked_for(run: Run, base: Path, portrait: Path) -> None:
+    from semblant.data.pictures import read_settings
+    from semblant.training import concepts
+
+    pictures = []
+    for weights in ("float32", "bfloat16"):
+        line = ("sample", "a photo of a person", "--base", base, "--steps", 2, "--size", 32, "--json")
+        result = run(*line, "--weights", weights)
+        assert result.exit_code == 0, result.stderr
+        file = json.loads(result.stdout)["pictures"][0]["file"]
+        assert read_settings(file)["weights"] == weights
+        pictures.append(Image.open(file).tobytes())
+    assert pictures[0] != pictures[1]
+    assert max(abs(a - b) for a, b in zip(*pictures, strict=True)) < 32
+    given = ("--steps", 2, "--weights", "bfloat16", "--no-verdict", "-q")
+    assert fit(run, base, portrait, *given, method="textual-inversion").exit_code == 0
+    assert concepts.load("maya.safetensors").tensors["rows"].dtype == torch.float32
+    refused = run("sample", "a person", "--base", base, "--weights", "int8")
+    assert refused.exit_code == 2 and "possible: " in refused.stderr and "bfloat16" in refused.stderr
 
 
 def test_a_name_belongs_to_the_concept_before_it(run: Run, base: Path, concept: Path) -> None:
