@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from semblant.backbones.base import Base
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 BaseName = Annotated[
@@ -54,10 +57,19 @@ def read(base: str, offline: bool, config: str | None, device: str = "cpu", weig
     import torch
 
     from semblant import verbs
+    from semblant.training import precision
 
     if weights not in PRECISIONS[1:]:
         raise SemblantError(f"no type {weights!r} to hold weights in; possible: {closest(weights, PRECISIONS[1:])}")
-    return verbs.load(base, device, offline=offline, config=config, weights=getattr(torch, weights))
+    dtype: torch.dtype = getattr(torch, weights)
+    loaded = verbs.load(base, device, offline=offline, config=config, weights=dtype)
+    if dtype != torch.float32 and precision.hopeless(dtype, loaded.device):
+        logger.warning(
+            "there is no arithmetic for %s here, so that everything takes many times as long; "
+            "leave --weights out unless memory is short",
+            weights,
+        )
+    return loaded
 
 
 def precision_of(name: str) -> torch.dtype | None:

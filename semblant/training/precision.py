@@ -31,7 +31,7 @@ def choose(base: Base, rows: int = 1, clock: Callable[[], float] = time.perf_cou
     """
     possible = computable(next(base.unet.parameters()).dtype)
     halves = (torch.bfloat16,) if base.device.type == "cpu" else (torch.bfloat16, torch.float16)
-    tried = [dtype for dtype in halves if dtype in possible and not _hopeless(dtype, base.device, clock)]
+    tried = [dtype for dtype in halves if dtype in possible and not hopeless(dtype, base.device, clock)]
     if not tried:
         logger.info("computing in float32: a convolution is more than twice as slow in half precision")
         return torch.float32
@@ -91,7 +91,8 @@ def _seconds(base: Base, rows: int, clock: Callable[[], float]) -> float:
     return _best(once, base.device, clock)
 
 
-def _hopeless(dtype: torch.dtype, device: torch.device, clock: Callable[[], float]) -> bool:
+def hopeless(dtype: torch.dtype, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> bool:
+    """Whether a convolution takes more than twice as long in this type as in float32."""
     float32, half = (_convolving(one, device, clock, 1) for one in (torch.float32, dtype))
     return half > 2 * float32 + 1e-4
 

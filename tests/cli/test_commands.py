@@ -166,9 +166,11 @@ def test_pictures_are_made_in_the_precision_that_is_asked_for(run: Run, base: Pa
     assert max(abs(a - b) for a, b in zip(*pictures, strict=True)) < 16
 
 
-def test_weights_are_held_in_the_type_that_is_asked_for(run: Run, base: Path, portrait: Path) -> None:
+def test_weights_are_held_in_the_type_that_is_asked_for(
+    run: Run, base: Path, portrait: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from semblant.data.pictures import read_settings
-    from semblant.training import concepts
+    from semblant.training import concepts, precision
 
     pictures = []
     for weights in ("float32", "bfloat16"):
@@ -180,6 +182,10 @@ def test_weights_are_held_in_the_type_that_is_asked_for(run: Run, base: Path, po
         pictures.append(Image.open(file).tobytes())
     assert pictures[0] != pictures[1]
     assert max(abs(a - b) for a, b in zip(*pictures, strict=True)) < 32
+    for slow in (True, False):
+        monkeypatch.setattr(precision, "hopeless", lambda *_, slow=slow: slow)
+        said = run("sample", "a person", "--base", base, "--steps", 1, "--size", 32, "--weights", "bfloat16").stderr
+        assert ("no arithmetic for bfloat16 here" in said) == slow
     given = ("--steps", 2, "--weights", "bfloat16", "--no-verdict", "-q")
     assert fit(run, base, portrait, *given, method="textual-inversion").exit_code == 0
     assert concepts.load("maya.safetensors").tensors["rows"].dtype == torch.float32

@@ -50,14 +50,14 @@ def test_on_a_gpu_float16_is_tried_as_well(
 ) -> None:
     seconds = {torch.float32: 1.0, torch.bfloat16: bfloat16, torch.float16: float16}
     monkeypatch.setattr(Base, "device", torch.device("cuda"))
-    monkeypatch.setattr(precision, "_hopeless", lambda dtype, *_: seconds[dtype] > 2)
+    monkeypatch.setattr(precision, "hopeless", lambda dtype, *_: seconds[dtype] > 2)
     monkeypatch.setattr(precision, "_seconds", lambda view, *_: seconds[view.compute])
     assert precision.choose(base) is chosen
 
 
-def test_a_hopeless_convolution_spares_the_network(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ahopeless_convolution_spares_the_network(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_seconds", lambda *_: pytest.fail("the network was run"))
-    monkeypatch.setattr(precision, "_hopeless", lambda *_: True)
+    monkeypatch.setattr(precision, "hopeless", lambda *_: True)
     assert precision.choose(base) is torch.float32
 
 
@@ -65,7 +65,7 @@ def test_the_probe_compares_the_two_precisions(monkeypatch: pytest.MonkeyPatch) 
     for times, hopeless in [((1.0, 3.0), True), ((1.0, 1.5), False)]:
         left = iter(times)
         monkeypatch.setattr(precision, "_best", lambda call, device, clock, left=left: (call(), next(left))[1])
-        assert precision._hopeless(torch.bfloat16, torch.device("cpu"), lambda: 0.0) is hopeless
+        assert precision.hopeless(torch.bfloat16, torch.device("cpu"), lambda: 0.0) is hopeless
 
 
 def test_without_a_base_a_convolution_decides(monkeypatch: pytest.MonkeyPatch) -> None:
