@@ -102,8 +102,8 @@ def test_a_type_that_nothing_computes_in_is_refused_before_anything_is_learned(
 ) -> None:
     chosen = method("textual-inversion")
     monkeypatch.setattr(type(chosen), "learner", lambda *_: pytest.fail("a learner was made"))
-    with pytest.raises(SemblantError, match=r"torch.float16 .* possible: torch.float32, torch.bfloat16"):
-        sb.fit(chosen, base, subject, compute=torch.float16)
+    with pytest.raises(SemblantError, match=r"torch.float64 .* possible: torch.float32, torch.bfloat16"):
+        sb.fit(chosen, base, subject, compute=torch.float64)
 
 
 def test_unknown_method_names_the_closest() -> None:
