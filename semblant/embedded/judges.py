@@ -121,7 +121,7 @@ def train_judges(
         begun = 0
         if warm is not None and not (work / f"{name}.state.safetensors").exists():
             begun = int(_go_on_from(judge, warm / f"{name}.safetensors", step))
-        if not begun:
+        if not begun and isinstance(judge, networks.Identity | networks.Clip):
             reader = f"attributes-{name[-1]}"
             shipped = None
             if warm is not None and not (work / f"{reader}.state.safetensors").exists():

@@ -291,6 +291,15 @@ def test_a_judge_of_another_shape_is_not_gone_on_from(few, tmp_path):
     assert all(torch.equal(weight, before[name]) for name, weight in judge.state_dict().items())
 
 
+def test_a_judge_that_is_not_there_to_go_on_from_starts_as_ever(tmp_path, monkeypatch):
+    """Also one that starts from no reader."""
+    started = []
+    monkeypatch.setattr(recipe, "_train", lambda name, *given: started.append((name, given[-1])) or 0.0)
+    names = ("detector", "beings", "identity-b")
+    recipe.train_judges(tmp_path, 1, only=names, work=tmp_path / "work", pictures=8, warm=tmp_path / "nothing")
+    assert sorted(started) == sorted((name, 0) for name in names)
+
+
 def test_an_unknown_judge_is_refused(tmp_path):
     with pytest.raises(SemblantError, match="identity-b"):
         recipe.train_judges(tmp_path, 1, only=("identity-c",), work=tmp_path)
