@@ -46,11 +46,13 @@ class Scale:
     def holds(self, losses: Sequence[float], gradients: Sequence[Sequence[Tensor | None]]) -> bool:
         """Whether these gradients may be used; if not, the scale is smaller now and the step has to be taken again.
 
-        Where a loss is not finite, or nothing is enlarged any more, a smaller scale would not help: they hold.
+        There is one loss for each learner, and for each its gradients. Where a loss is not finite, or nothing is
+        enlarged any more, a smaller scale would not help: they hold.
         """
-        if self.factor == 1 or not all(map(math.isfinite, losses)):
+        sound = [own for loss, own in zip(losses, gradients, strict=True) if math.isfinite(loss)]
+        if self.factor == 1 or not sound:
             return True
-        if all(bool(own.isfinite().all()) for each in gradients for own in each if own is not None):
+        if all(bool(own.isfinite().all()) for each in sound for own in each if own is not None):
             self.steps += 1
             if self.steps == PATIENT:
                 self.factor, self.steps = self.factor * 2, 0

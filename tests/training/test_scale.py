@@ -26,7 +26,7 @@ FINE, LARGE = [[torch.ones(2), None]], [[torch.ones(2), None], [torch.tensor([1.
 def test_only_float16_enlarges() -> None:
     assert [Scale.of(dtype).factor for dtype in (torch.float32, torch.bfloat16, torch.float16)] == [1, 1, 2**16]
     assert Scale.of(torch.float32, torch.float16).factor == 2**16
-    assert Scale(1.0).holds([1.0], LARGE)
+    assert Scale(1.0).holds([1.0, 1.0], LARGE)
 
 
 def test_a_base_that_is_held_in_float16_has_its_losses_enlarged(tiny: Make, tmp_path: Path) -> None:
@@ -52,7 +52,9 @@ def test_it_is_halved_when_gradients_are_too_large_and_doubled_when_they_long_we
 
 def test_a_loss_that_is_not_finite_is_not_its_fault() -> None:
     now = Scale(8.0)
-    assert now.holds([math.nan], LARGE) and now.factor == 8
+    assert now.holds([1.0, math.nan], LARGE) and now.factor == 8
+    # That of one learner says nothing of the others.
+    assert not now.holds([math.nan, 1.0], LARGE) and now.factor == 4
 
 
 def test_without_it_small_gradients_are_zero_in_float16(
