@@ -7,7 +7,6 @@ process of its own, and writes results.json and results.md. What was run before 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from benchmarks.speed.plan import PARITY, PARTS, SAMPLING, Plan
 from benchmarks.speed.report import collect
 from benchmarks.speed.table import markdown
 from benchmarks.speed.watch import write
+from semblant.bench.results import stored
 
 ROOT = Path(__file__).resolve().parents[2]
 RESOLUTIONS = {"tiny": 64, "sd15": 256}
@@ -59,15 +59,6 @@ def call(module: str, arguments: Sequence[str], threads: int, log: Path) -> None
     if ended.returncode:
         last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
         raise Failed(f"{module} failed; {log} tells all of it, and ends:\n{last}")
-
-
-def stored(path: Path) -> dict[str, Any]:
-    """A result that is there; empty when it is missing or damaged, and is then made again."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def run(module: str, job: Job) -> bool:

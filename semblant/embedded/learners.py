@@ -26,7 +26,7 @@ def learning_rate(batch: int) -> float:
 
 class Muon(torch.optim.Muon):
     """torch's Muon, with the type in which matrices are made orthogonal to choose. Torch's own computes that in
-    bfloat16, which a processor without such arithmetic takes fifty times as long for as for float32."""
+    bfloat16, for which a processor without such arithmetic takes many times as long as for float32."""
 
     exact = False
     """Whether it computes in float32."""
