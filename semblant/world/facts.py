@@ -168,17 +168,17 @@ class Scale:
         )
 
 
-_THIRDS = (0.35, "average", 0.65)
+_THIRDS = (0.3, "average", 0.7)
 IDENTITY_SCALES: Mapping[str, Scale] = {
-    "skin": Scale(("skin",), steps("pale", 0.2, "fair", 0.4, "tan", 0.6, "brown", 0.8, "dark"), 0.05),
-    "eye size": Scale(("eye_size",), steps("small", *_THIRDS, "big"), 0.07),
-    "nose": Scale(("nose_length", "nose_width"), _nose, 0.06),
-    "face": Scale(("face_width", "face_length", "jaw"), _face, 0.05),
-    "lips": Scale(("lips",), steps("thin", *_THIRDS, "full"), 0.07),
-    "brows": Scale(("brow_thickness",), steps("thin", *_THIRDS, "thick"), 0.07),
+    "skin": Scale(("skin",), steps("pale", 0.2, "fair", 0.4, "tan", 0.6, "brown", 0.8, "dark"), 0.07),
+    "eye size": Scale(("eye_size",), steps("small", *_THIRDS, "big"), 0.1),
+    "nose": Scale(("nose_length", "nose_width"), _nose, 0.08),
+    "face": Scale(("face_width", "face_length", "jaw"), _face, 0.08),
+    "lips": Scale(("lips",), steps("thin", *_THIRDS, "full"), 0.1),
+    "brows": Scale(("brow_thickness",), steps("thin", *_THIRDS, "thick"), 0.1),
     "freckles": Scale(("freckles",), steps("none", 0.5, "yes"), 0.1),
     "mole": Scale(("mole_size",), steps("none", 0.5, "yes"), 0.1),
-    "build": Scale(("build",), steps("slim", *_THIRDS, "broad"), 0.07),
+    "build": Scale(("build",), steps("slim", *_THIRDS, "broad"), 0.1),
 }
 """Facts that put the numbers of an `Identity` into words."""
 
