@@ -302,6 +302,8 @@ def sample(
     holds, for sizes or steps that cannot be, and for a framing that the base is not told.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise SemblantError("there is no prompt to make a picture of; give at least one")
     if n < 1:
         raise SemblantError(f"n is how many pictures to make, 1 or more; got {n}")
     pattern = placeholder([concept.word for concept in concepts])

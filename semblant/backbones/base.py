@@ -16,12 +16,13 @@ from semblant.backbones.architecture import architecture_of
 from semblant.backbones.attachments import activations, changed, together, weights_of
 from semblant.backbones.context import Context, Encoded, Encoding, Framing, Prepared, Variant, prepare
 from semblant.backbones.convolution import quicken
-from semblant.backbones.digest import digest
+from semblant.backbones.frugal import economise
 from semblant.backbones.moment import Moment
-from semblant.backbones.patch import AttentionPatch, FeaturesPatch, Patch, TrajectoryPatch, WeightsPatch, WordsPatch
+from semblant.backbones.patch import AttentionPatch, FeaturesPatch, Patch, WeightsPatch, WordsPatch
 from semblant.backbones.processor import Call, install, verify
 from semblant.backbones.prompt import tokenise
 from semblant.backbones.reader import Request, read_all, readers_of
+from semblant.backbones.rest import known, using
 from semblant.backbones.settings import PREDICTIONS, larger_side
 from semblant.backbones.site import Site, find_sites
 from semblant.backbones.twin import SPARING, Casts, Hook, computable, sparing, twin, uncompiled
@@ -60,8 +61,7 @@ class Base:
         unet, text_encoder, text_encoder_2, autoencoder = map(uncompiled, given)
         self.name, self.prediction, self.schedule = name, prediction, schedule
         self.unet, self.text_encoder, self.autoencoder = unet.eval(), text_encoder.eval(), autoencoder.eval()
-        self.tokenizer: Any = tokenizer
-        self.tokenizer_2: Any = tokenizer_2
+        self.tokenizer, self.tokenizer_2 = tokenizer, tokenizer_2
         self.sites: tuple[Site, ...] = find_sites(unet)
         self.width = int(unet.config.cross_attention_dim)
         self.readers = readers_of(unet, self.text_encoder, tokenizer, text_encoder_2, tokenizer_2)
@@ -75,7 +75,7 @@ class Base:
         self._casts = Casts()
         self._parts: dict[str, Any] = {"unet": self.unet, **texts, "autoencoder": self.autoencoder}
         for part in self._parts.values():
-            part.requires_grad_(False)
+            economise(part.requires_grad_(False))
         quicken(unet)
         install(unet, self.sites)
 
@@ -126,7 +126,7 @@ class Base:
 
     def hashes(self) -> dict[str, str]:
         """Short hashes of the weights of U-Net, text encoders and autoencoder."""
-        return {name: digest(part) for name, part in self._parts.items()}
+        return {name: known(part) for name, part in self._parts.items()}
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight under its canonical name: `unet.`, `text.`, `text_2.` or `autoencoder.` and the module's own."""
@@ -198,8 +198,7 @@ class Base:
         """
         words = self.attached(WordsPatch)
         # A prompt is summed up at its first end token, which no word may then stand for.
-        one = len(self.readers) == 1
-        filler = int(self.tokenizer.eos_token_id if one else self.tokenizer.bos_token_id)
+        filler = int(self.tokenizer.bos_token_id if self.told_sizes else self.tokenizer.eos_token_id)
         given = [prompts] if isinstance(prompts, str) else prompts
         rows = [tokenise(self.tokenizer, prompt, words, filler) for prompt in given]
         if zeros and self.zeros_for_empty:
@@ -297,21 +296,23 @@ class Base:
     ) -> Float[Tensor, "rows channels h w"]:
         """Pictures in -1..1 to latents; the posterior's mean, or a draw from it when a generator is given."""
         mean, deviation = self.posterior(images)
-        if generator is None:
-            return mean
-        return mean + deviation * torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
+        if generator is not None:
+            mean = mean + deviation * torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
+        return mean
 
     def posterior(self, images: Float[Tensor, "rows 3 height width"]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the autoencoder's posterior, scaled as latents are."""
-        moments = self._call("autoencoder", {}, images.to(self._precision("autoencoder")), method="encode")
-        scale = self.autoencoder.config.scaling_factor
-        return moments.latent_dist.mean * scale, moments.latent_dist.std * scale
+        with using(self.autoencoder):
+            moments = self._call("autoencoder", {}, images.to(self._precision("autoencoder")), method="encode")
+        mean, deviation = moments.latent_dist.mean.contiguous(), moments.latent_dist.std.contiguous()
+        return mean * self.autoencoder.config.scaling_factor, deviation * self.autoencoder.config.scaling_factor
 
     def decode(self, latents: Float[Tensor, "rows channels h w"]) -> Float[Tensor, "rows 3 height width"]:
         """Latents to pictures in -1..1 (not clamped)."""
         scaled = (latents / self.autoencoder.config.scaling_factor).to(self._precision("autoencoder"))
-        decoded: Tensor = self._call("autoencoder", {}, scaled, method="decode").sample
-        return decoded
+        with using(self.autoencoder):
+            decoded: Tensor = self._call("autoencoder", {}, scaled, method="decode").sample
+        return decoded.contiguous()
 
     # -- denoising ---------------------------------------------------------------------------------------------------
 
@@ -394,6 +395,3 @@ class Base:
         """A network with matrices in the type in which autocast runs them, which would else cast them every time."""
         network = self._parts[part]
         return network if self.compute == torch.float32 else self._casts.of(part, network, self.compute)
-
-
-__all__ = ["Base", "TrajectoryPatch"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _KNOWN: WeakKeyDictionary[nn.Module, tuple[Hashable, str]] = WeakKeyDictionary()
 """The last hash of a network, and what its weights were then."""
@@ -19,17 +19,25 @@ def digest(module: nn.Module) -> str:
     It is computed once and again after weights were changed in place, which torch counts; not where that happened
     behind its back, through `weight.data` or an array that shares the memory.
     """
-    weights = sorted(module.state_dict().items())
-    counted = not any(weight.is_inference() for _, weight in weights)
-    state = tuple((name, w.data_ptr(), w._version) for name, w in weights) if counted else None
+    weights = module.state_dict()
+    counted = not any(weight.is_inference() for weight in weights.values())
+    state = tuple((name, w.data_ptr(), w._version) for name, w in sorted(weights.items())) if counted else None
     known = _KNOWN.get(module)
     if state is not None and known is not None and known[0] == state:
         return known[1]
-    total = hashlib.sha256()
-    for name, weight in weights:
-        total.update(name.encode())
-        total.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    found = total.hexdigest()[:16]
+    found = digest_of(weights)
     if state is not None:
         _KNOWN[module] = state, found
     return found
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """The same of weights by name, computed in any case."""
+    total = hashlib.sha256()
+    for name, weight in sorted(weights.items()):
+        total.update(name.encode())
+        flat = weight.detach().cpu().reshape(-1)
+        # Not every tensor of one dimension lies without gaps.
+        flat = flat if flat.numel() < 2 or flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)
+        total.update(flat.view(torch.uint8).numpy().data)
+    return total.hexdigest()[:16]

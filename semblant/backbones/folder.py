@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from semblant.backbones.architecture import architecture_of
 from semblant.backbones.base import Base
 from semblant.backbones.header import PICKLED, Header, read_header
-from semblant.backbones.networks import blank, filled, read_weights
+from semblant.backbones.networks import blank, each_weight, filled, layout_on, read_weights, renamed
 from semblant.backbones.parts import (
     CONFIGS,
     INDEX,
@@ -33,6 +33,7 @@ from semblant.backbones.parts import (
     require_index,
     require_plain,
 )
+from semblant.backbones.rest import can_rest
 from semblant.backbones.settings import larger_side, require_settings
 from semblant.backbones.site import XL_READS
 from semblant.errors import FileProblem, SemblantError, out_of_memory
@@ -73,15 +74,14 @@ def from_folder(
     # Less is not enough for the activations of XL's autoencoder.
     exact = torch.float32 if SECOND[0] in files else weights
     with _readable(f"{folder} cannot be loaded as a base"):
-        unet, autoencoder = (
-            filled(part, made, read_weights(files[part].files, dtype=dtype))
-            for (part, made), dtype in zip(blanks.items(), (weights, exact), strict=True)
-        )
+        # These are for a moment in memory twice, and so come first.
         text, *second = (
             _text_encoder(kind, folder / part, files[part].variant).to(weights)
             for kind, part in ((CLIPTextModel, "text_encoder"), (CLIPTextModelWithProjection, SECOND[0]))
             if part in files
         )
+        autoencoder = filled("vae", blanks["vae"], read_weights(files["vae"].files, "", exact, layout_on(device)))
+        unet = filled("unet", blanks["unet"], read_weights(files["unet"].files, dtype=weights))
         tokenizer, *other = (CLIPTokenizer.from_pretrained(folder / part, local_files_only=True) for part in tokenizers)
         xl: dict[str, Any] = {}
         if second:
@@ -100,6 +100,15 @@ def from_folder(
         )
     for part in (base.unet, *(reader.encoder for reader in base.readers), base.autoencoder):
         part.to(device)
+
+    places = {name: torch.empty(0) for name in autoencoder.state_dict()}
+
+    def again() -> Iterator[tuple[str, torch.Tensor]]:
+        with _readable(f"the autoencoder in {folder} cannot be read again"):
+            for name, weight in each_weight(files["vae"].files, "", exact, layout_on(device)):
+                yield renamed(name, places), weight
+
+    can_rest(autoencoder, again)
     return base
 
 

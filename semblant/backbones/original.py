@@ -8,7 +8,7 @@ XL (arXiv 2307.01952). Names of weights are translated by diffusers' own convert
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from semblant.backbones.architecture import architecture_of
 from semblant.backbones.base import Base
 from semblant.backbones.folder import examine, schedule_of
 from semblant.backbones.header import Header, read_header
-from semblant.backbones.networks import blank, filled, read_weights
+from semblant.backbones.networks import blank, filled, layout_on, read_weights
 from semblant.backbones.original_text import count
 from semblant.backbones.reader import SIZES
-from semblant.errors import FileProblem
+from semblant.backbones.rest import can_rest
+from semblant.errors import FileProblem, out_of_memory
 
 UNET, AUTOENCODER = "model.diffusion_model.", "first_stage_model."
 LABEL = f"{UNET}label_emb.0.0.weight"
@@ -41,6 +42,9 @@ SIDES = {"epsilon": 64, "v_prediction": 96}
 XL_SIDE = 128
 XL_AUTOENCODER = {"scaling_factor": 0.13025, "force_upcast": True}
 """What the autoencoder of XL has that its shapes do not say."""
+
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, RuntimeError, AttributeError, SafetensorError)
+"""What libraries raise where a file makes no sense to them."""
 
 
 def require(path: Path) -> Header:
@@ -109,15 +113,14 @@ def from_file(
         unet = filled("unet", blank(UNet2DConditionModel, unet_sizes), named)
         # Less is not enough for the activations of XL's autoencoder.
         exact = torch.float32 if is_xl(header) else weights
-        named = convert_ldm_vae_checkpoint(read_weights([path], AUTOENCODER, exact), vae_sizes)
-        autoencoder = filled("vae", blank(AutoencoderKL, vae_sizes), named)
+        autoencoder = _autoencoder(path, vae_sizes, exact, device)
         # Random weights are made, and replaced at once; nobody else's randomness may move by that.
         with torch.random.fork_rng():
             texts = [source.empty(shapes, tokenizer) for source, tokenizer in zip(found, tokenizers, strict=True)]
         for source, text in zip(found, texts, strict=True):
             _fill(text, source.convert(text, read_weights([path], source.prefix)))
             text.to(weights)
-    except (OSError, ValueError, KeyError, IndexError, RuntimeError, AttributeError, SafetensorError) as problem:
+    except UNREADABLE as problem:
         said = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise FileProblem(f"{path} cannot be loaded as a base: {said}") from problem
     known = min(source.config(shapes)["vocab_size"] for source in found)
@@ -140,9 +143,24 @@ def from_file(
         name=path.stem,
         **xl,
     )
-    for part in (unet, autoencoder, *texts):
+    for part in (unet, *texts):
         part.to(device)
+
+    def again() -> Iterator[tuple[str, Tensor]]:
+        try:
+            yield from _autoencoder(path, vae_sizes, exact, device).state_dict().items()
+        except UNREADABLE as problem:
+            if out_of_memory(problem):
+                raise
+            raise FileProblem(f"the autoencoder in {path} cannot be read again: {problem}") from problem
+
+    can_rest(autoencoder, again)
     return base
+
+
+def _autoencoder(path: Path, sizes: dict[str, Any], dtype: torch.dtype, device: str | torch.device) -> nn.Module:
+    named = convert_ldm_vae_checkpoint(read_weights([path], AUTOENCODER, dtype, layout_on(device)), sizes)
+    return filled("vae", blank(AutoencoderKL, sizes), named).to(device)
 
 
 def unet_config(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

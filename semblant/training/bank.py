@@ -113,7 +113,7 @@ class Bank:
         """Encode the views, equal ones once: a few pictures that are mirrored at most have few."""
         # Four pictures of 512 pixels at a time keep the autoencoder's memory near one gigabyte. On a processor, where
         # many at a time are slower if anything, one does, and a fit's peak is in its steps.
-        at_once = 2**18 if self.base.device.type == "cpu" else 2**20
+        at_once = 2**16 if self.base.device.type == "cpu" else 2**20
         batch = max(1, at_once // self.pictures[0][0].shape[-1] ** 2)
         place: dict[bytes, int] = {}
         places: list[int] = []

@@ -14,6 +14,7 @@ import torch
 
 from semblant.backbones.base import Base
 from semblant.backbones.replacement import sweep
+from semblant.backbones.rest import resting
 from semblant.errors import SemblantError
 from semblant.training.checkpoint import Store, require_same
 from semblant.training.course import Course
@@ -110,6 +111,7 @@ def optimise(
             Scale.read(stored["scale"]) if "scale" in stored else Scale.of(dtype, next(base.unet.parameters()).dtype)
         )
         run = Run(base.computing(dtype), courses, store, identity, every, progress, stop, thrift, scale, bool(stored))
+        stack.enter_context(resting(base.autoencoder))
         stack.enter_context(torch.enable_grad())
         run.go()
     peak = peak_memory(base.device)

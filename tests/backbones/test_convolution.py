@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -101,25 +103,34 @@ def test_an_adapter_of_the_layer_works():
     assert torch.allclose(network(x), plain(x), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        nn.Conv2d(8, WIDE - 1, 3, padding=1),
-        nn.Conv2d(8, WIDE, 1),
-        nn.Conv2d(8, WIDE, 3),
-        nn.Conv2d(8, WIDE, 3, padding=1, stride=2),
-        nn.Conv2d(8, WIDE, 3, padding=2, dilation=2),
-        nn.Conv2d(8, WIDE, 3, padding=1, groups=2),
-        nn.Conv2d(8, WIDE, 3, padding=1, padding_mode="circular"),
-        nn.Conv2d(8, WIDE, 3, padding="same"),
-        nn.ConvTranspose2d(8, WIDE, 3, padding=1),
-    ],
-    ids=lambda layer: str(layer)[:60],
-)
-def test_others_stay_what_they_are(other):
-    kind = type(other)
-    quicken(nn.Sequential(other))
-    assert type(other) is kind
+OTHERS = [
+    nn.Conv2d(8, WIDE - 1, 3, padding=1),
+    nn.Conv2d(8, WIDE, 1),
+    nn.Conv2d(8, WIDE, 3),
+    nn.Conv2d(8, WIDE, 3, padding=1, stride=2),
+    nn.Conv2d(8, WIDE, 3, padding=2, dilation=2),
+    nn.Conv2d(8, WIDE, 3, padding=1, groups=2),
+    nn.Conv2d(8, WIDE, 3, padding=1, padding_mode="circular"),
+    nn.Conv2d(8, WIDE, 3, padding="same"),
+    nn.ConvTranspose2d(8, WIDE, 3, padding=1),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda layer: str(layer)[:60])
+def test_others_are_no_products_and_have_torchs_gradients(other, products):
+    ours = copy.deepcopy(other).requires_grad_(False)
+    quicken(nn.Sequential(ours))
+    x = torch.randn(2, 8, 6, 5, requires_grad=True)
+    theirs, found = other(x), ours(x)
+    assert torch.equal(found, theirs) and not products
+    wanted, got = (torch.autograd.grad(out.square().sum(), x)[0] for out in (theirs, found))
+    assert torch.allclose(got, wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_a_transposed_convolution_stays_what_it_is():
+    network = nn.Sequential(nn.ConvTranspose2d(8, WIDE, 3))
+    quicken(network)
+    assert type(network[0]) is nn.ConvTranspose2d
 
 
 def test_a_base_answers_as_its_network_did_before(products):

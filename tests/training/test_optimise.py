@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from semblant.backbones import rest
 from semblant.backbones.base import Base
+from semblant.backbones.loading import load
 from semblant.errors import FileProblem, SemblantError
 from semblant.training import optimise as module
 from semblant.training.learner import Optimiser
@@ -267,3 +269,24 @@ def test_plain_prompts_are_encoded_once_and_alone(base: Base, tiny: Make) -> Non
         hook.remove()
     # The plain prompt in the first step, and in each step the learned prompt once for all three rows.
     assert sizes == [1, 1, 1, 1] and len(plain) == 1
+
+
+def test_the_autoencoder_rests_during_the_steps(
+    base: Base, layouts: Any, tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "WORTHWHILE", 1)
+    loaded = load(layouts.write_folder(base, tmp_path / "base"))
+    before, held = loaded.hashes(), []
+
+    def look(now: Progress) -> None:
+        held.append(sum(weight.numel() for weight in loaded.autoencoder.parameters()))
+        if now.step == 2:
+            loaded.decode(torch.zeros(1, 4, 8, 8))
+
+    learner, company = tiny("<a>"), tiny("<a>")
+    optimise(loaded, [learner], seeds=[0], steps=4, progress=look)
+    assert held[:2] == [0, 0] and held[2] == held[3] > 0, "until somebody looks at a picture"
+    assert loaded.hashes() == before
+    monkeypatch.setattr(rest, "WORTHWHILE", 10**9)
+    optimise(loaded, [company], seeds=[0], steps=4)
+    assert torch.equal(learner.parameters["row"], company.parameters["row"]), "and learns the same"
