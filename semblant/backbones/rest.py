@@ -7,6 +7,7 @@ what is read again is compared with what was there.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator
@@ -91,6 +92,14 @@ def using(network: nn.Module) -> Iterator[None]:
             source.users -= 1
 
 
+def give_back() -> None:
+    """Return memory that was freed to the system, where the C library would keep it (glibc; elsewhere nothing)."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return
+
+
 def known(network: nn.Module) -> str:
     """The hash of a network, also while it rests."""
     if (source := _SOURCES.get(network)) is None:
@@ -142,6 +151,7 @@ def _lay_down(network: nn.Module) -> bool:
         except BaseException:
             wake(network)
             raise
+    give_back()
     return True
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semblant.backbones.base import Base
+from semblant.backbones.rest import give_back
 from semblant.errors import SemblantError, out_of_memory
 from semblant.sampling.loop import Branches, noise, sample_latents
 from semblant.training.learner import Example
@@ -115,6 +116,7 @@ class Bank:
         # many at a time are slower if anything, one does, and a fit's peak is in its steps.
         at_once = 2**16 if self.base.device.type == "cpu" else 2**20
         batch = max(1, at_once // self.pictures[0][0].shape[-1] ** 2)
+        give_back()
         place: dict[bytes, int] = {}
         places: list[int] = []
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -131,6 +133,7 @@ class Bank:
                 parts.append(self._encode(waiting))
                 waiting = []
         self.means, self.deviations, self.masks = (torch.cat(own)[places] for own in zip(*parts, strict=True))
+        give_back()
 
     @torch.no_grad()
     def _encode(self, pictures: Sequence[tuple[Tensor, Tensor, str]]) -> tuple[Tensor, Tensor, Tensor]:
