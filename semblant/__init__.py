@@ -14,6 +14,7 @@ _HOME_OF = {
     "Base": "semblant.backbones.base",
     "Concept": "semblant.training.concepts",
     "Framing": "semblant.backbones.context",
+    "SemblantError": "semblant.errors",
     "Subject": "semblant.data.subject",
     "fit": "semblant.verbs",
     "load": "semblant.verbs",

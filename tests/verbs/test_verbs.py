@@ -158,6 +158,11 @@ def test_what_cannot_be_sampled_is_said(base: Base, given: dict[str, object], sa
         sb.sample(base, "a photo", **given)  # type: ignore[arg-type]
 
 
+def test_no_prompt_is_said_to_be_none(base: Base) -> None:
+    with pytest.raises(sb.SemblantError, match="there is no prompt"):
+        sb.sample(base, [])
+
+
 def test_two_concepts_with_one_word_are_refused(base: Base, concept: Concept) -> None:
     with pytest.raises(SemblantError, match="--as"):
         sb.sample(base, "a photo of <maya>", concepts=[concept, concept], steps=2)
