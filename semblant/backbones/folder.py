@@ -101,7 +101,7 @@ def from_folder(
     for part in (base.unet, *(reader.encoder for reader in base.readers), base.autoencoder):
         part.to(device)
 
-    places = {name: torch.empty(0) for name in autoencoder.state_dict()}
+    places = set(autoencoder.state_dict())
 
     def again() -> Iterator[tuple[str, torch.Tensor]]:
         with _readable(f"the autoencoder in {folder} cannot be read again"):

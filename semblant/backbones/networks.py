@@ -6,7 +6,7 @@ and held in memory a second time as soon as it is copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def layout_on(device: str | torch.device) -> torch.memory_format:
     return torch.channels_last if torch.device(device).type == "cpu" else torch.contiguous_format
 
 
-def renamed(name: str, places: Mapping[str, Tensor]) -> str:
+def renamed(name: str, places: Container[str]) -> str:
     """The present name of a weight that older releases of diffusers may have named."""
     if name in places:
         return name

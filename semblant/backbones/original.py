@@ -109,17 +109,18 @@ def from_file(
             CLIPTokenizer.from_pretrained(companion / part, local_files_only=True)
             for part in ("tokenizer", "tokenizer_2")[: len(found)]
         ]
-        named = convert_ldm_unet_checkpoint(read_weights([path], UNET, weights), unet_sizes)
-        unet = filled("unet", blank(UNet2DConditionModel, unet_sizes), named)
-        # Less is not enough for the activations of XL's autoencoder.
-        exact = torch.float32 if is_xl(header) else weights
-        autoencoder = _autoencoder(path, vae_sizes, exact, device)
+        # Text encoders are for a moment in memory twice, and so come first.
         # Random weights are made, and replaced at once; nobody else's randomness may move by that.
         with torch.random.fork_rng():
             texts = [source.empty(shapes, tokenizer) for source, tokenizer in zip(found, tokenizers, strict=True)]
         for source, text in zip(found, texts, strict=True):
             _fill(text, source.convert(text, read_weights([path], source.prefix)))
             text.to(weights)
+        named = convert_ldm_unet_checkpoint(read_weights([path], UNET, weights), unet_sizes)
+        unet = filled("unet", blank(UNet2DConditionModel, unet_sizes), named)
+        # Less is not enough for the activations of XL's autoencoder.
+        exact = torch.float32 if is_xl(header) else weights
+        autoencoder = _autoencoder(path, vae_sizes, exact, device)
     except UNREADABLE as problem:
         said = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise FileProblem(f"{path} cannot be loaded as a base: {said}") from problem

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from semblant.backbones import rest
 from semblant.backbones.base import Base
 from semblant.backbones.loading import load, miniature
-from semblant.backbones.rest import resting, using
+from semblant.backbones.rest import give_back, resting, using
 from semblant.errors import FileProblem
 
 
@@ -210,3 +210,14 @@ def test_files_that_changed_are_not_taken_for_those_of_before(
     save_file(tensors, file)
     with torch.no_grad():
         assert torch.isfinite(loaded.decode(x)).all(), "and once they are there again it wakes"
+
+
+@pytest.mark.parametrize("lacking", [OSError, TypeError, AttributeError])
+def test_where_memory_cannot_be_given_back_nothing_happens(lacking: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_back()
+
+    def library(name: None) -> None:
+        raise lacking
+
+    monkeypatch.setattr(rest.ctypes, "CDLL", library)
+    give_back()
