@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semblant.backbones.architecture import architecture_of
-from semblant.backbones.attachments import activations, changed, together, weights_of
+from semblant.backbones.attachments import activations, changed
 from semblant.backbones.context import Context, Encoded, Encoding, Framing, Prepared, Variant, prepare
 from semblant.backbones.convolution import quicken
 from semblant.backbones.frugal import economise
@@ -21,11 +21,12 @@ from semblant.backbones.moment import Moment
 from semblant.backbones.patch import AttentionPatch, FeaturesPatch, Patch, WeightsPatch, WordsPatch
 from semblant.backbones.processor import Call, install, verify
 from semblant.backbones.prompt import tokenise
-from semblant.backbones.reader import Request, read_all, readers_of
+from semblant.backbones.reader import Request, read_all, readers_of, rows_of
 from semblant.backbones.rest import known, using
+from semblant.backbones.running import Networks
 from semblant.backbones.settings import PREDICTIONS, larger_side
 from semblant.backbones.site import Site, find_sites
-from semblant.backbones.twin import SPARING, Casts, Hook, computable, sparing, twin, uncompiled
+from semblant.backbones.twin import SPARING, Hook, computable, uncompiled
 from semblant.errors import SemblantError
 from semblant.ops.schedule import Schedule
 
@@ -68,13 +69,13 @@ class Base:
         self.architecture = architecture or architecture_of(self.width, self.extra_channels, self.told_sizes)
         self.zeros_for_empty = zeros_for_empty
         self.patches: tuple[Patch, ...] = ()
-        self.compute: torch.dtype = torch.float32
         self._plain: WeakKeyDictionary[Encoded, Encoding] = WeakKeyDictionary()
         self._memory: dict[Hashable, tuple[Encoded, Encoding]] | None = None
         texts: dict[str, Any] = {reader.part: reader.encoder.eval() for reader in self.readers}
-        self._casts = Casts()
-        self._parts: dict[str, Any] = {"unet": self.unet, **texts, "autoencoder": self.autoencoder}
-        for part in self._parts.values():
+        upcast = self.told_sizes and bool(self.autoencoder.config.force_upcast)
+        parts: dict[str, Any] = {"unet": self.unet, **texts, "autoencoder": self.autoencoder}
+        self._networks = Networks(parts, frozenset({"autoencoder"} if upcast else ()))
+        for part in parts.values():
             economise(part.requires_grad_(False))
         quicken(unet)
         install(unet, self.sites)
@@ -90,8 +91,13 @@ class Base:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.unet.parameters()).device
+        """Where it computes."""
+        return self._networks.device
+
+    @property
+    def compute(self) -> torch.dtype:
+        """The precision in which its networks run."""
+        return self._networks.compute
 
     @property
     def factor(self) -> int:
@@ -126,11 +132,11 @@ class Base:
 
     def hashes(self) -> dict[str, str]:
         """Short hashes of the weights of U-Net, text encoders and autoencoder."""
-        return {name: known(part) for name, part in self._parts.items()}
+        return {name: known(part) for name, part in self._networks.parts.items()}
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight under its canonical name: `unet.`, `text.`, `text_2.` or `autoencoder.` and the module's own."""
-        for prefix, part in self._parts.items():
+        for prefix, part in self._networks.parts.items():
             for name, weight in part.named_parameters():
                 yield f"{prefix}.{name}", weight
 
@@ -161,10 +167,10 @@ class Base:
 
     def computing(self, dtype: torch.dtype) -> Base:
         """A view whose networks run in `dtype` by autocast. Raises SemblantError for one that is not `computable`."""
-        if dtype not in (possible := computable(self._precision("unet"))):
+        if dtype not in (possible := computable(self._networks.precision("unet"))):
             raise SemblantError(f"{dtype} is not a type to compute in; possible: {', '.join(map(str, possible))}")
         view = copy.copy(self)
-        view.compute, view._plain, view._casts = dtype, WeakKeyDictionary(), Casts()
+        view._networks, view._plain = self._networks.computing(dtype), WeakKeyDictionary()
         view._memory = None if self._memory is None else {}
         return view
 
@@ -176,14 +182,25 @@ class Base:
     @property
     def spares(self) -> bool:
         """Whether it is differentiated so."""
-        return any(getattr(module, SPARING, False) for module in self._parts["unet"].modules())
+        return self._networks.spares
 
     def sparing(self) -> Base:
         """A view whose U-Net is differentiated with less memory, in more time, to the same result."""
         view = copy.copy(self)
-        view._parts = {**self._parts, "unet": sparing(self._parts["unet"])}
-        view._casts = self._casts.without("unet")
+        view._networks = self._networks.sparing()
         return view
+
+    def offloaded(self, device: torch.device) -> Base:
+        """A view whose networks wait in ordinary memory and come to `device` while they are called, one kind at a time;
+        the base itself is not to be used meanwhile. Raises SemblantError for a device that is the CPU."""
+        view = copy.copy(self)
+        view._networks = self._networks.offloaded(device)
+        return view
+
+    def settle(self) -> None:
+        """Say that no gradient is on its way any more: networks that were kept on the device for it may leave."""
+        if self._networks.offload is not None:
+            self._networks.offload.release()
 
     def attached(self, kind: type) -> tuple[Any, ...]:
         """The patches of one kind, in the order they were attached."""
@@ -208,8 +225,8 @@ class Base:
 
     def _zeros(self, tokens: int) -> Encoding:
         wide = next(int(reader.encoder.config.projection_dim) for reader in self.readers if reader.pools)
-        empty = self.readers[0].table.weight.new_zeros
-        return Encoding(empty(tokens, self.width), empty(wide))
+        like = {"dtype": self.readers[0].table.weight.dtype, "device": self.device}
+        return Encoding(torch.zeros(tokens, self.width, **like), torch.zeros(wide, **like))
 
     def encodings(self, context: Context, moment: Moment | None = None) -> Float[Tensor, "rows tokens dim"]:
         """The encodings that rows read as keys at the first site, at timestep 0 unless `moment` says otherwise."""
@@ -230,8 +247,7 @@ class Base:
         ids = self.tokenizer(word, add_special_tokens=False).input_ids
         if not ids:
             raise SemblantError(f"{word!r} has no token in {self.name}; give a word")
-        tables = [reader.table.weight for reader in self.readers]
-        return torch.cat([table[torch.tensor(ids, device=table.device)] for table in tables], -1).detach().float()
+        return rows_of(self.readers, ids).to(self.device, torch.float32)
 
     def _encode(self, requests: Sequence[Request]) -> Encoding:
         results = [self._known(*request) for request in requests]
@@ -276,6 +292,7 @@ class Base:
             self._memory[prompt.key, variant] = (prompt, encoding)
 
     def _run_text(self, requests: Sequence[Request]) -> list[Encoding]:
+        self._networks.bring("text")
         read = read_all(self.readers, requests, self._call, self._changed)
         encodings = []
         for i, (prompt, variant) in enumerate(requests):
@@ -303,13 +320,13 @@ class Base:
     def posterior(self, images: Float[Tensor, "rows 3 height width"]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the autoencoder's posterior, scaled as latents are."""
         with using(self.autoencoder):
-            moments = self._call("autoencoder", {}, images.to(self._precision("autoencoder")), method="encode")
+            moments = self._call("autoencoder", {}, images.to(self._networks.precision("autoencoder")), method="encode")
         mean, deviation = moments.latent_dist.mean.contiguous(), moments.latent_dist.std.contiguous()
         return mean * self.autoencoder.config.scaling_factor, deviation * self.autoencoder.config.scaling_factor
 
     def decode(self, latents: Float[Tensor, "rows channels h w"]) -> Float[Tensor, "rows 3 height width"]:
         """Latents to pictures in -1..1 (not clamped)."""
-        scaled = (latents / self.autoencoder.config.scaling_factor).to(self._precision("autoencoder"))
+        scaled = (latents / self.autoencoder.config.scaling_factor).to(self._networks.precision("autoencoder"))
         with using(self.autoencoder):
             decoded: Tensor = self._call("autoencoder", {}, scaled, method="decode").sample
         return decoded.contiguous()
@@ -349,7 +366,7 @@ class Base:
             )
             keywords["mid_block_additional_residual"] = sum([mid for _, mid in residuals[1:]], residuals[0][1])
         hooks = activations(features, moment)
-        inputs = torch.cat([x, *added], 1).to(self._precision("unet"))
+        inputs = torch.cat([x, *added], 1).to(self._networks.precision("unet"))
         out = self._call("unet", hooks, inputs, **keywords).sample.to(x)
         return self.schedule.epsilon_of_v(x, out, moment.timestep) if self.prediction == "v_prediction" else out
 
@@ -368,30 +385,6 @@ class Base:
         """A weight as it is with what is attached."""
         return changed(self.attached(WeightsPatch), f"{part}.{name}", weight)
 
-    def _in_float32(self, part: str) -> bool:
-        """Whether a network is always computed in float32: an autoencoder that says that less is not enough for it
-        (`force_upcast`, in Stable Diffusion XL, whose activations grow beyond half precision)."""
-        return part == "autoencoder" and self.told_sizes and bool(self.autoencoder.config.force_upcast)
-
-    def _precision(self, part: str) -> torch.dtype:
-        """What a network's inputs are given in: its weights' own type, that of a half-precision pipeline too."""
-        return torch.float32 if self._in_float32(part) else next(self._parts[part].parameters()).dtype
-
-    def _call(self, part: str, hooks: Mapping[str, Sequence[Hook]], *args: Any, method: str = "", **kwargs: Any) -> Any:
-        """Run one network, with hooks and whatever weights are attached, in a twin of its own."""
-        weights, branches = weights_of(part, self._parts[part], self.attached(WeightsPatch))
-        hooks, exact = together(branches, hooks), self._in_float32(part)
-        network = self._parts[part] if exact else self._running(part)
-        if exact:
-            halves = {name: w for name, w in network.named_parameters() if w.dtype != torch.float32}
-            weights = {name: weight.float() for name, weight in {**halves, **weights}.items()}
-        if weights or hooks:
-            network = twin(network, weights, hooks)
-        half = torch.bfloat16 if exact or self.compute == torch.float32 else self.compute
-        with torch.autocast(self.device.type, half, enabled=half == self.compute and not exact):
-            return (getattr(network, method) if method else network)(*args, **kwargs)
-
-    def _running(self, part: str) -> Any:
-        """A network with matrices in the type in which autocast runs them, which would else cast them every time."""
-        network = self._parts[part]
-        return network if self.compute == torch.float32 else self._casts.of(part, network, self.compute)
+    def _call(self, part: str, hooks: Mapping[str, Sequence[Hook]], *args: Any, **kwargs: Any) -> Any:
+        """Run one network, with hooks and whatever weights are attached."""
+        return self._networks.run(part, self.attached(WeightsPatch), hooks, *args, **kwargs)

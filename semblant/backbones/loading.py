@@ -14,6 +14,7 @@ from semblant.backbones.base import Base
 from semblant.backbones.folder import from_folder, schedule_of
 from semblant.backbones.header import PICKLED
 from semblant.backbones.miniature import miniature, miniature_xl, text_config
+from semblant.backbones.offload import require_own_memory
 from semblant.backbones.twin import COMPUTES
 from semblant.errors import FileProblem, SemblantError
 
@@ -31,17 +32,22 @@ def load(
     offline: bool = False,
     config: str | Path | None = None,
     weights: torch.dtype = torch.float32,
+    offload: bool = False,
 ) -> Base:
     """Load a base by its name.
 
     `source` is "embedded"; a folder in diffusers' layout with safetensors weights; `owner/name` or
     `owner/name@revision` on the hub, which with `offline` has to be in the local cache; or a .safetensors file in the
     original layout, which needs in `config` a folder, or a name on the hub, that holds the tokenizer and the schedule.
-    `weights` is float32, or bfloat16 or float16, in which they take half the memory and lose their last digits.
+    `weights` is float32, or bfloat16 or float16, in which they take half the memory and lose their last digits. With
+    `offload` text encoders, U-Net and autoencoder wait in ordinary memory and come to the device one kind at a time.
     Raises FileProblem when there is no such base, or it cannot be read, SemblantError for a device that is not there,
-    and for another type.
+    or has no memory of its own with `offload`, and for another type.
     """
     path, device = Path(source).expanduser(), device_of(device)
+    if offload:
+        require_own_memory(device)
+        return load(source, offline=offline, config=config, weights=weights).offloaded(device)
     if weights not in COMPUTES:
         raise SemblantError(f"{weights} is not a type to hold weights in; possible: {', '.join(map(str, COMPUTES))}")
     if str(source) != EMBEDDED and path.is_file():

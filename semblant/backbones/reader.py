@@ -113,6 +113,12 @@ def read_all(
     return Encoding(torch.cat([encoding.features for encoding in made], -1), pooled[0] if pooled else None)
 
 
+def rows_of(readers: Sequence[Reader], ids: Sequence[int]) -> Float[Tensor, "tokens dim"]:
+    """What the tables of all encoders hold for tokens, side by side."""
+    tables = [reader.table.weight for reader in readers]
+    return torch.cat([table[torch.tensor(ids, device=table.device)] for table in tables], -1).detach()
+
+
 def _embedded(rows: Float[Tensor, "tokens dim"], prompt: Encoded, variant: tuple[Hashable, ...]) -> Tensor:
     for word, of_word in zip(prompt.words, variant, strict=True):
         rows = word.embed(rows, prompt, of_word)

@@ -50,10 +50,26 @@ Weights = Annotated[
     ),
 ]
 
+Offloading = Annotated[
+    bool,
+    typer.Option(
+        "--offload",
+        help="For a small GPU: text encoders, U-Net and autoencoder wait in ordinary memory, and are on the GPU only "
+        "while they are needed.",
+    ),
+]
 
-def read(base: str, offline: bool, config: str | None, device: str = "cpu", weights: str = "float32") -> Base:
+
+def read(
+    base: str,
+    offline: bool,
+    config: str | None,
+    device: str = "cpu",
+    weights: str = "float32",
+    offload: bool = False,
+) -> Base:
     """Load the base that a command line names. Raises FileProblem when there is none, or it cannot be read,
-    SemblantError for a device that is not there, or another type of weights."""
+    SemblantError for a device that is not there or that nothing is offloaded from, or another type of weights."""
     import torch
 
     from semblant import verbs
@@ -62,7 +78,7 @@ def read(base: str, offline: bool, config: str | None, device: str = "cpu", weig
     if weights not in PRECISIONS[1:]:
         raise SemblantError(f"no type {weights!r} to hold weights in; possible: {closest(weights, PRECISIONS[1:])}")
     dtype: torch.dtype = getattr(torch, weights)
-    loaded = verbs.load(base, device, offline=offline, config=config, weights=dtype)
+    loaded = verbs.load(base, device, offline=offline, config=config, weights=dtype, offload=offload)
     if dtype != torch.float32 and precision.hopeless(dtype, loaded.device):
         logger.warning(
             "there is no arithmetic for %s here, so that everything takes many times as long; "

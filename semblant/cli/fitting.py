@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from semblant.cli.bases import BaseName, Config, Device, Offline, Weights, named, precision_of, read
+from semblant.cli.bases import BaseName, Config, Device, Offline, Offloading, Weights, named, precision_of, read
 from semblant.cli.interruption import stoppable
 from semblant.cli.outputs import Outputs
 from semblant.cli.subjects import introduced, read_subjects, wanted
@@ -83,6 +83,7 @@ def fit(
     config: Config = None,
     device: Device = "cpu",
     weights: Weights = "float32",
+    offload: Offloading = False,
     pairs: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of the method's settings; repeatable.")
     ] = None,
@@ -142,7 +143,7 @@ def fit(
     seconds = None if budget is None else seconds_of(budget)
     given = wanted(pictures, words, class_words, faces or ["ask"], consents or [""])
     outputs = Outputs.of(out, words, resume, force)
-    loaded = read(base, offline, config, device, weights)
+    loaded = read(base, offline, config, device, weights, offload)
     subjects = read_subjects(terminal, loaded, given)
     settings = verbs.method(method, loaded, **chosen)
     if not (planned := getattr(settings, "steps", 1)) >= 1:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from semblant.cli.bases import BaseName, Config, Device, Offline, Weights, precision_of, read
+from semblant.cli.bases import BaseName, Config, Device, Offline, Offloading, Weights, precision_of, read
 from semblant.cli.interruption import stoppable
 from semblant.cli.terminal import Terminal
 from semblant.cli.vocabulary import warn_of_unknown_words
@@ -88,6 +88,7 @@ def sample(
     config: Config = None,
     device: Device = "cpu",
     weights: Weights = "float32",
+    offload: Offloading = False,
     n: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Picture k starts from seed + k.")] = 0,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps of the solver. Default: the base's own.")] = None,
@@ -131,7 +132,7 @@ def sample(
         raise FileProblem(f"{out} is a file; --out takes a folder")
     called = paired(concepts or [], names or [], ctx.meta["semblant names"])
     parts = [Given.read(text, name) for text, name in called]
-    loaded = read(base, offline, config, device, weights)
+    loaded = read(base, offline, config, device, weights, offload)
     brought = [part.on(loaded) for part in parts]
     warn_of_unknown_words(terminal, loaded, f"{prompt}, {negative}", [concept.word for concept in brought])
     compute = compute or choose(loaded, rows=2)

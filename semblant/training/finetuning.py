@@ -106,7 +106,7 @@ class FinetuningLearner(WordLearner):
         **settings: Any,
     ) -> None:
         super().__init__(base, subject, rows, **settings)
-        self.weights = {name: nn.Parameter(start) for name, start in weights.items()}
+        self.weights = {name: nn.Parameter(start.to(base.device)) for name, start in weights.items()}
         self.parameters = {**self.parameters, **self.weights}
         self.attach, self.prior = attach, prior
         self.learns_word = any(True for _ in rows.parameters())

@@ -81,6 +81,7 @@ class WordLearner(Learner):
     ) -> None:
         if batch < 1:
             raise SemblantError(f"an update learns from 1 picture or more; got batch={batch}")
+        rows = rows.to(base.device)
         super().__init__(dict(rows.named_parameters()), optimiser, steps)
         subject = subject.with_masks() if mask_loss else subject
         self.base, self.rows, self.templates, self.batch = base, rows, tuple(templates), batch

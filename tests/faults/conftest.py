@@ -59,6 +59,7 @@ def heard() -> Iterator[None]:
     log.setLevel(logging.NOTSET)
     yield
     log.handlers = []
+    log.setLevel(logging.NOTSET)
 
 
 @dataclass

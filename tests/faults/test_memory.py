@@ -61,7 +61,7 @@ def scarce(
     denoise, passes = Base.denoise, []
 
     def limited(self: Base, x: Tensor, *given: Any) -> Tensor:
-        passes.append((self._parts["unet"] is not self.unet, len(x)))
+        passes.append((self._networks.parts["unet"] is not self.unet, len(x)))
         out = denoise(self, x, *given)
         if not fits(self, len(x)):
             raise problem()
@@ -137,7 +137,7 @@ def test_no_more_is_given_up_than_has_to_be(
     base: Base, subject: Subject, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as patched:
-        passes = scarce(patched, lambda view, rows: view._parts["unet"] is not view.unet)
+        passes = scarce(patched, lambda view, rows: view._networks.parts["unet"] is not view.unet)
         sb.fit("textual-inversion", base, subject, **SETTINGS)
     assert passes == [(False, 5), *[(True, 5)] * STEPS] and "goes on with gradient checkpointing. What" in caplog.text
     # A base that cannot spare halves at once.
