@@ -290,16 +290,16 @@ def sample(
     steps: int | None = None,
     guidance: float | None = None,
     solver: str = "ddim",
-    size: tuple[int, int] | None = None,
+    size: int | tuple[int, int] | None = None,
     framing: Framing | None = None,
     progress: Callable[[int, int, Tensor], None] | None = None,
 ) -> list[Image.Image]:
     """Make `n` pictures of a prompt (or of each of several), with concepts and further patches attached.
 
     Picture k of a prompt starts from seed `seed + k`, whatever else is made with it. `size` is (height, width) in
-    pixels. Bases of XL are told by `framing` how such a picture came to its size; without it, that it is whole and
-    always had it. When memory runs out, fewer are made at once. Raises SemblantError for a concept whose word no prompt
-    holds, for sizes or steps that cannot be, and for a framing that the base is not told.
+    pixels, or the side of a square. Bases of XL are told by `framing` how such a picture came to its size; without it,
+    that it is whole and always had it. When memory runs out, fewer are made at once. Raises SemblantError for a concept
+    whose word no prompt holds, for sizes or steps that cannot be, and for a framing that the base is not told.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
@@ -315,7 +315,8 @@ def sample(
                 f"write {concept.word} where it should appear"
             )
     preset = SAMPLING.get(base.architecture, {"steps": 50, "guidance": 7.5})
-    height, width = size or (base.size, base.size)
+    size = base.size if size is None else size
+    height, width = (size, size) if isinstance(size, int) else size
     grain = base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
     if height < grain or width < grain or height % grain or width % grain:
         raise SemblantError(

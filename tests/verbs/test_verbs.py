@@ -143,6 +143,12 @@ def test_a_word_inside_another_is_not_in_the_prompt(
     assert len(sb.sample(base, f"{prompt}, ({missing}:1.1)", concepts=renamed, steps=1)) == 1
 
 
+def test_one_number_is_the_side_of_a_square(base: Base) -> None:
+    [square] = sb.sample(base, "a person", size=32, steps=1)
+    [oblong] = sb.sample(base, "a person", size=(16, 32), steps=1)
+    assert square.size == (32, 32) and oblong.size == (32, 16)
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
@@ -150,6 +156,8 @@ def test_a_word_inside_another_is_not_in_the_prompt(
         ({"steps": 2000}, "steps must be"),
         ({"n": 0}, "n is how many"),
         ({"size": (17, 16)}, "multiples of"),
+        ({"size": 17}, "multiples of .* 17x17"),
+        ({"size": 0}, "multiples of .* 0x0"),
         ({"solver": "dmp++"}, r"dpm\+\+"),
     ],
 )
