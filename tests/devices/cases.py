@@ -91,6 +91,19 @@ def test_a_method_learns_there_what_it_learns_here(name: str, kind: str) -> None
     assert np.abs(pixels(base, [concept]) - made).max() <= 2
 
 
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("held", [torch.float32, torch.float16])
+def test_half_precision_learns_much_the_same(name: str, held: torch.dtype) -> None:
+    base = moved(miniature())
+    for part in base._networks.parts.values():
+        part.to(held)
+    concept = verbs.fit(ROWS[name].method, base, ROWS[name].subject(), seed=3, compute=torch.float16)
+    assert concept.figures["compute"] == "float16"
+    learned, made = here(name, "sd")
+    assert apart(dict(concept.tensors), learned) < 0.1
+    assert np.abs(pixels(base.computing(torch.float16), [concept]) - made).mean() < 1
+
+
 def lie(base: Base) -> set[str]:
     """The networks that are on the device."""
     parts = base._networks.parts.items()

@@ -21,6 +21,10 @@ CPU = torch.device("cpu")
 BETWEEN = ("copy_", "_to_copy", "_copy_from", "index", "index_put", "index_put_", "_index_put_impl_")
 """Operations that take tensors of two devices on a GPU as well: copies, and indices that lie in ordinary memory."""
 NEVER = ("sparse", "quantized", "cudnn", "mkldnn", "nested", "_make_dep_token", "from_file")
+NARROW = ("linear", "conv2d", "matmul", "mm", "addmm", "bmm", "baddbmm", "scaled_dot_product_attention")
+WIDE = ("layer_norm", "group_norm", "softmax.int", "mse_loss", "exp", "pow.Tensor_Scalar", "sum", "sum.dim_IntList")
+"""What autocast computes in half precision on a GPU, and what in float32: the operations used here, out of torch's
+lists for CUDA. On a CPU the second list is another."""
 REFUSED = "Expected all tensors to be on the same device"
 
 
@@ -123,6 +127,22 @@ def _copy_from(source: Tensor, to: Tensor, non_blocking: bool = False) -> Tensor
     return to
 
 
+def _autocast(function: Any, wide: bool) -> Callable[..., Any]:
+    """An operation that casts its tensors first."""
+    ours = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+
+    def cast(*args: Any, **kwargs: Any) -> Any:
+        dtype = torch.float32 if wide else torch.get_autocast_dtype(NAME)
+
+        def fitting(x: Any) -> Any:
+            return x.to(dtype) if isinstance(x, Pretend) and x.is_floating_point() else x
+
+        with torch._C._ExcludeDispatchKeyGuard(ours):
+            return function(*tree_map(fitting, args), **tree_map(fitting, kwargs))
+
+    return cast
+
+
 _libraries: list[torch.library.Library] = []
 
 
@@ -143,6 +163,12 @@ def plug_in() -> None:
     for name, function in _factories():
         library.impl(name, _made_there(function), "PrivateUse1")
     library.impl("_copy_from", _copy_from, "PrivateUse1")
-    _libraries.append(library)
+    for name in (*NARROW, *WIDE):
+        plain, _, overload = name.partition(".")
+        function = getattr(getattr(torch.ops.aten, plain), overload or "default")
+        library.impl(name, _autocast(function, name in WIDE), "AutocastPrivateUse1")
+    others = torch.library.Library("_", "IMPL")
+    others.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    _libraries.extend([library, others])
     # A network that moves keeps its parameters, as between a CPU and a GPU.
     torch.__future__.set_swap_module_params_on_conversion(True)
