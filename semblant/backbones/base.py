@@ -192,7 +192,8 @@ class Base:
 
     def offloaded(self, device: torch.device) -> Base:
         """A view whose networks wait in ordinary memory and come to `device` while they are called, one kind at a time;
-        the base itself is not to be used meanwhile. Raises SemblantError for a device that is the CPU."""
+        those that gradients will go back through stay until `settle`. The base itself is not to be used meanwhile, nor
+        the view by two threads. Raises SemblantError for a device without memory of its own."""
         view = copy.copy(self)
         view._networks = self._networks.offloaded(device)
         return view

@@ -88,7 +88,10 @@ def _seconds(base: Base, rows: int, clock: Callable[[], float]) -> float:
             context = Context.of(learned, pooled=read.pooled)
             torch.autograd.grad(base.denoise(x, moment, context).float().square().mean(), learned)
 
-    return _best(once, base.device, clock)
+    try:
+        return _best(once, base.device, clock)
+    finally:
+        base.settle()
 
 
 def hopeless(dtype: torch.dtype, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> bool:

@@ -18,6 +18,7 @@ from semblant.backbones.base import Base
 from semblant.backbones.loading import load, miniature, miniature_xl
 from semblant.backbones.running import Networks
 from semblant.errors import SemblantError
+from semblant.training import precision
 from semblant.training.concepts import Concept
 
 
@@ -140,6 +141,14 @@ def test_a_fit_needs_the_autoencoder_only_for_pictures(name: str, kind: str) -> 
     learned, made = here(name, kind)
     assert apart(dict(concept.tensors), learned) < 1e-3
     assert np.abs(pixels(base, [concept]) - made).max() <= 2
+    assert lie(base) == {"autoencoder"}
+
+
+def test_measuring_precisions_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "hopeless", lambda *_: False)
+    base = miniature().offloaded(torch.device(pretend.NAME))
+    assert precision.choose(base) in (torch.float32, torch.bfloat16, torch.float16)
+    pixels(base, [])
     assert lie(base) == {"autoencoder"}
 
 
