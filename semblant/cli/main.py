@@ -33,7 +33,10 @@ from semblant.cli.interruption import terminable
 from semblant.cli.terminal import visible
 from semblant.errors import FileProblem, SemblantError, out_of_memory
 
-NO_MEMORY = "there is not enough memory for this; ask for less at once, or use a smaller base"
+NO_MEMORY = (
+    "there is not enough memory for this; ask for less at once, hold weights in half precision (`--weights float16`), "
+    "on a GPU offload what waits (`--offload`), or use a smaller base"
+)
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 

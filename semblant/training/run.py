@@ -193,7 +193,9 @@ class Run:
             if thrift is None:
                 raise SemblantError(
                     f"there is not enough memory for a single picture on {self.base.name}, even with {self.thrift}: "
-                    f"use a smaller base or picture size, or close other programs; {self._rescue()}"
+                    "hold its weights in half precision (`--weights float16`), on a GPU offload what waits "
+                    "(`--offload`), use a smaller base or picture size, or close other programs; "
+                    f"{self._rescue()}"
                 )
             self.thrift = thrift
 
