@@ -142,7 +142,10 @@ def fit(
     subjects = [subject] if isinstance(subject, Subject) else list(subject)
     require_apart(chosen, [one.word for one in subjects])
     settling = chosen.settling()
-    learners = [chosen.learner(base, one, torch.Generator().manual_seed(seed)) for one in subjects]
+    learners = []
+    for one in subjects:
+        learners.append(chosen.learner(base, one, torch.Generator().manual_seed(seed)))
+        base.settle()
     if settling is not None and settling.earliest >= (planned := learners[0].steps):
         logger.warning(
             "no run of %d steps can stop early, since with stop_window=%d the first step to stop at is %d; "

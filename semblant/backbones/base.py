@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from semblant.backbones.patch import AttentionPatch, FeaturesPatch, Patch, Weigh
 from semblant.backbones.processor import Call, install, verify
 from semblant.backbones.prompt import tokenise
 from semblant.backbones.reader import Request, read_all, readers_of, rows_of
-from semblant.backbones.rest import known, using
+from semblant.backbones.rest import using
 from semblant.backbones.running import Networks
 from semblant.backbones.settings import PREDICTIONS, larger_side
 from semblant.backbones.site import Site, find_sites
@@ -132,7 +133,7 @@ class Base:
 
     def hashes(self) -> dict[str, str]:
         """Short hashes of the weights of U-Net, text encoders and autoencoder."""
-        return {name: known(part) for name, part in self._networks.parts.items()}
+        return self._networks.hashes()
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight under its canonical name: `unet.`, `text.`, `text_2.` or `autoencoder.` and the module's own."""
@@ -190,18 +191,23 @@ class Base:
         view._networks = self._networks.sparing()
         return view
 
-    def offloaded(self, device: torch.device) -> Base:
+    def offloaded(self, device: str | torch.device) -> Base:
         """A view whose networks wait in ordinary memory and come to `device` while they are called, one kind at a time;
         those that gradients will go back through stay until `settle`. The base itself is not to be used meanwhile, nor
         the view by two threads. Raises SemblantError for a device without memory of its own."""
         view = copy.copy(self)
-        view._networks = self._networks.offloaded(device)
+        view._networks, view._plain = self._networks.offloaded(torch.device(device)), WeakKeyDictionary()
+        view._memory = None if self._memory is None else {}
         return view
 
+    def learning(self) -> AbstractContextManager[None]:
+        """For as long as something is learned: then text encoders and U-Net of an offloaded view do not make room for
+        each other, and at the end it is settled."""
+        return self._networks.learning()
+
     def settle(self) -> None:
-        """Say that no gradient is on its way any more: networks that were kept on the device for it may leave."""
-        if self._networks.offload is not None:
-            self._networks.offload.release()
+        """Say that no gradient is on its way any more, so that networks of an offloaded view may leave the device."""
+        self._networks.settle()
 
     def attached(self, kind: type) -> tuple[Any, ...]:
         """The patches of one kind, in the order they were attached."""

@@ -40,7 +40,7 @@ def load(
     `owner/name@revision` on the hub, which with `offline` has to be in the local cache; or a .safetensors file in the
     original layout, which needs in `config` a folder, or a name on the hub, that holds the tokenizer and the schedule.
     `weights` is float32, or bfloat16 or float16, in which they take half the memory and lose their last digits. With
-    `offload` text encoders, U-Net and autoencoder wait in ordinary memory and come to the device one kind at a time.
+    `offload` text encoders, U-Net and autoencoder wait in ordinary memory and come to the device while they are needed.
     Raises FileProblem when there is no such base, or it cannot be read, SemblantError for a device that is not there,
     or has no memory of its own with `offload`, and for another type.
     """

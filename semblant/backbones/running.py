@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from semblant.backbones.attachments import together, weights_of
 from semblant.backbones.offload import Offload
 from semblant.backbones.patch import WeightsPatch
+from semblant.backbones.rest import known
 from semblant.backbones.twin import SPARING, Casts, Hook, sparing, twin
+from semblant.errors import SemblantError
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,25 @@ class Networks:
         )
 
     def offloaded(self, device: torch.device) -> Networks:
-        """The same with networks that come to the device when they are called."""
-        return replace(self, offload=Offload.of(self.parts, device))
+        """The same with networks that come to the device when they are called. Raises SemblantError where they do
+        already, and as `require_own_memory` does."""
+        if self.offload is not None:
+            raise SemblantError(f"this base is offloaded from {self.device} already; load it again for another device")
+        return replace(self, offload=Offload.of(self.parts, device), casts=Casts())
+
+    def learning(self) -> AbstractContextManager[None]:
+        """For as long as something is learned."""
+        return nullcontext() if self.offload is None else self.offload.learning()
+
+    def settle(self) -> None:
+        """No gradient is on its way any more."""
+        if self.offload is not None:
+            self.offload.settle()
+
+    def hashes(self) -> dict[str, str]:
+        """Short hashes of the weights by network."""
+        offload = self.offload
+        return {name: known(part) if offload is None else offload.hash_of(name) for name, part in self.parts.items()}
 
     @property
     def device(self) -> torch.device:

@@ -34,8 +34,8 @@ from semblant.cli.terminal import visible
 from semblant.errors import FileProblem, SemblantError, out_of_memory
 
 NO_MEMORY = (
-    "there is not enough memory for this; ask for less at once, hold weights in half precision (`--weights float16`), "
-    "on a GPU offload what waits (`--offload`), or use a smaller base"
+    "there is not enough memory for this; ask for less at once, or use a smaller base; `fit` and `sample` need less "
+    "with `--weights float16`, and on a GPU with `--offload`"
 )
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""

@@ -133,10 +133,11 @@ class FinetuningLearner(WordLearner):
         """Length of a weight's change in lengths of the weight, mean over weights (Custom Diffusion's measure)."""
         patches = [patch for patch in self.attach(self.weights) if isinstance(patch, WeightsPatch)]
         ratios = [
-            float((patch.delta(name, weight) - weight).norm() / weight.norm())
+            float((patch.delta(name, there) - there).norm() / there.norm())
             for name, weight in self.base.named_parameters()
             for patch in patches
             if patch.select(name)
+            for there in [weight.to(self.base.device)]
         ]
         return sum(ratios) / len(ratios)
 

@@ -48,7 +48,7 @@ def merged_offsets(
     read = [_read(base, word, templates) for word in words]
     named, solved = dict(base.named_parameters()), {}
     for name in names:
-        weight = named[name]
+        weight = named[name].to(base.device)
         wanted = [x @ change.delta(name, weight).T for x, change in zip(read, changes, strict=True)]
         solved[name] = constrained_least_squares(weight, kept, torch.cat(read), torch.cat(wanted)) - weight
     return Offsets(solved)

@@ -111,7 +111,7 @@ def optimise(
             Scale.read(stored["scale"]) if "scale" in stored else Scale.of(dtype, next(base.unet.parameters()).dtype)
         )
         run = Run(base.computing(dtype), courses, store, identity, every, progress, stop, thrift, scale, bool(stored))
-        stack.callback(base.settle)
+        stack.enter_context(base.learning())
         stack.enter_context(resting(base.autoencoder))
         stack.enter_context(torch.enable_grad())
         run.go()

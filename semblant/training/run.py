@@ -117,6 +117,7 @@ class Run:
         for course in active:
             self._recover(course)
             self._look(course)
+        self.base.settle()
         seconds = time.perf_counter() - began
         self.speed.append(seconds)
         for course in active:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -14,10 +15,13 @@ import pytest
 import torch
 
 from semblant import verbs
+from semblant.backbones import offload
 from semblant.backbones.base import Base
 from semblant.backbones.loading import load, miniature, miniature_xl
 from semblant.backbones.running import Networks
 from semblant.errors import SemblantError
+from semblant.methods.finetune import custom_diffusion
+from semblant.patches.weights import Offsets
 from semblant.training import precision
 from semblant.training.concepts import Concept
 
@@ -77,6 +81,9 @@ def test_what_a_gpu_refuses_is_refused() -> None:
         lambda: torch.cat([here, on_it]),
         lambda: torch.randn(3, generator=torch.Generator(), device=pretend.NAME),
         lambda: torch.nn.Linear(3, 2)(on_it),
+        lambda: here[torch.tensor([0, 2]).to(pretend.NAME)],
+        lambda: on_it.index_put_((torch.tensor([0, 2]),), here[:2]),
+        lambda: torch.stack([here[0], on_it[0]]),
     ):
         with pytest.raises(RuntimeError, match=r"same device|for generator"):
             mixed()
@@ -103,6 +110,11 @@ def test_half_precision_learns_much_the_same(name: str, held: torch.dtype) -> No
     learned, made = here(name, "sd")
     assert apart(dict(concept.tensors), learned) < 0.1
     assert np.abs(pixels(base.computing(torch.float16), [concept]) - made).mean() < 1
+
+
+def offloaded() -> Base:
+    """A small base whose networks come to the device when they are called."""
+    return miniature().offloaded(pretend.NAME)
 
 
 def lie(base: Base) -> set[str]:
@@ -134,10 +146,7 @@ def test_a_fit_needs_the_autoencoder_only_for_pictures(name: str, kind: str) -> 
     base, during = MAKERS[kind]().offloaded(torch.device(pretend.NAME)), []
     settings = {"seed": 3, "progress": lambda _: during.append(lie(base))}
     concept = verbs.fit(ROWS[name].method, base, ROWS[name].subject(), **settings)
-    # Prompts that nothing changes are encoded once, so that text encoders leave too.
-    texts = {part for part in base._networks.parts if part.startswith("text") and name != "lora-dreambooth"}
-    assert during
-    assert all(there == {"unet", *texts} for there in during)
+    assert during and all(there == {*base._networks.parts} - {"autoencoder"} for there in during)
     learned, made = here(name, kind)
     assert apart(dict(concept.tensors), learned) < 1e-3
     assert np.abs(pixels(base, [concept]) - made).max() <= 2
@@ -165,3 +174,67 @@ def test_what_computes_in_ordinary_memory_is_not_offloaded() -> None:
             miniature().offloaded(torch.device(device))
     with pytest.raises(SemblantError, match="leave it out"):
         load("embedded", offload=True)
+    with pytest.raises(SemblantError, match="already"):
+        offloaded().offloaded(pretend.NAME)
+
+
+@pytest.mark.parametrize("towards", [pretend.NAME, "cpu"])
+def test_who_left_or_came_half_way_is_found_again(towards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, made = offloaded(), pixels(miniature(), [])
+    to = torch.nn.Module.to
+
+    def interrupted(self: torch.nn.Module, device: torch.device, **how: Any) -> torch.nn.Module:
+        children = [child for child in self.children() if any(True for _ in child.parameters())]
+        if device.type == towards and len(children) > 2:
+            to(children[0], device)
+            raise KeyboardInterrupt
+        return to(self, device, **how)
+
+    monkeypatch.setattr(torch.nn.Module, "to", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pixels(base, [])
+    assert towards == "cpu" or not lie(base)
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    assert np.abs(pixels(base, []) - made).max() <= 2
+    assert lie(base) == {"autoencoder"}
+
+
+@pytest.mark.parametrize("name", ["lora-dreambooth", "textual-inversion"])
+def test_a_fit_moves_nothing_between_steps_and_makes_room_for_pictures(name: str) -> None:
+    base, moves, counts, alone = offloaded(), [], [], []
+    move, method = base._networks.offload._move, replace(ROWS[name].method, steps=4)
+    base._networks.offload._move = lambda kind, device: (moves.append(kind), move(kind, device))
+    verbs.fit(method, base, ROWS[name].subject(), progress=lambda _: counts.append(len(moves)))
+    assert len(counts) == 4 and len(set(counts)) == 1
+
+    def draw(_: Any) -> None:
+        pixels(base, [])
+        alone.append(lie(base))
+
+    verbs.fit(method, base, ROWS[name].subject(), progress=draw)
+    assert alone == [{"autoencoder"}] * 4
+
+
+def test_what_was_known_before_is_not_taken_for_what_lies_there() -> None:
+    base = miniature()
+    context = base.text("a photo of a person")
+    before = base.encodings(context)
+    assert apart({"": base.offloaded(pretend.NAME).encodings(context).cpu()}, {"": before}) < 1e-5
+
+
+def test_hashes_outlive_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = offloaded()
+    known, computed = base.hashes(), []
+    assert known == miniature().hashes()
+    monkeypatch.setattr(offload, "digest_of", lambda weights: computed.append(weights))
+    pixels(base, [])
+    assert base.hashes() == known and not computed
+
+
+def test_changes_of_several_are_merged_there() -> None:
+    method, subject = ROWS["custom-diffusion"].method, ROWS["custom-diffusion"].subject()
+    base = miniature()
+    concepts = [verbs.fit(method, base, replace(subject, word=word)) for word in ("<ada>", "<bea>")]
+    merged, there = (custom_diffusion.merged(b, concepts, ["a photo of a dog"]) for b in (base, offloaded()))
+    [one], [other] = ([p for p in patches if isinstance(p, Offsets)] for patches in (merged, there))
+    assert apart({n: d.cpu() for n, d in other.offsets.items()}, dict(one.offsets)) < 1e-3

@@ -8,7 +8,7 @@ does is done by the CPU, to the same bits.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,11 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 NAME = "pretend"
 CPU = torch.device("cpu")
-BETWEEN = ("copy_", "_to_copy", "_copy_from", "index", "index_put", "index_put_", "_index_put_impl_")
+COPIES = ("copy_", "_to_copy", "_copy_from")
+INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 """Operations that take tensors of two devices on a GPU as well: copies, and indices that lie in ordinary memory."""
+WHOLE = ("cat", "stack", "embedding")
+"""Operations to which a single number from elsewhere is a tensor like any other."""
 NEVER = ("sparse", "quantized", "cudnn", "mkldnn", "nested", "_make_dep_token", "from_file")
 NARROW = ("linear", "conv2d", "matmul", "mm", "addmm", "bmm", "baddbmm", "scaled_dot_product_attention")
 WIDE = ("layer_norm", "group_norm", "softmax.int", "mse_loss", "exp", "pow.Tensor_Scalar", "sum", "sum.dim_IntList")
@@ -61,7 +64,10 @@ def _operate(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     given, shape = tree_flatten((args, kwargs))
     name = function._schema.name.removeprefix("aten::")
     ours = [x for x in given if isinstance(x, Pretend)]
-    _refuse(name, given, ours)
+    concerned = given
+    if name in INDEXING and isinstance(args[0], Pretend):
+        concerned = [args[0], *(args[2:3] if name != "index" else ())]
+    _refuse(name, concerned, ours)
     devices = [x for x in given if isinstance(x, torch.device)]
     plain = [x.near if isinstance(x, Pretend) else CPU if isinstance(x, torch.device) else x for x in given]
     args_near, kwargs_near = tree_unflatten(plain, shape)
@@ -81,10 +87,11 @@ def _operate(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return tree_map(ours_again, out)
 
 
-def _refuse(name: str, given: list[Any], ours: list[Pretend]) -> None:
-    """What a GPU would: only single numbers may come from elsewhere."""
-    others = [x for x in given if isinstance(x, Tensor) and not isinstance(x, Pretend) and x.dim() > 0]
-    if ours and others and name not in BETWEEN:
+def _refuse(name: str, given: Sequence[Any], ours: list[Pretend]) -> None:
+    """What a GPU would: only single numbers may come from elsewhere, and what indexes its tensors."""
+    smallest = 0 if name in WHOLE else 1
+    others = [x for x in given if isinstance(x, Tensor) and not isinstance(x, Pretend) and x.dim() >= smallest]
+    if ours and others and name not in COPIES:
         raise RuntimeError(f"{REFUSED}: {name} of {[*map(_size, ours)]} on {NAME} and {[*map(_size, others)]} on cpu")
     if ours and any(isinstance(x, torch.Generator) for x in given):
         raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu'")
