@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semblant.backbones.digest import digest_of
 from semblant.backbones.networks import layout_on
+from semblant.backbones.rest import known
 from semblant.errors import SemblantError
 
 AUTOENCODER = "autoencoder"
@@ -87,7 +87,7 @@ class Offload:
         """The hash of a network, which a move does not change: computed anew where torch counted a change."""
         state = self._state(part)
         if part not in self.hashes or self.hashes[part][0] != state:
-            self.hashes[part] = state, digest_of(self.parts[part].state_dict())
+            self.hashes[part] = state, known(self.parts[part])
         return self.hashes[part][1]
 
     def _state(self, part: str) -> Hashable:
@@ -98,11 +98,13 @@ class Offload:
         for name, network in self.parts.items():
             if _kind(name) != kind:
                 continue
-            known = name in self.hashes and self.hashes[name][0] == self._state(name)
+            hashed = name in self.hashes and self.hashes[name][0] == self._state(name)
+            # Coming, weights are laid out as the device likes them; leaving, they stay as they are.
+            layout: dict[str, Any] = {"memory_format": layout_on(device)} if device == self.device else {}
             # In inference mode weights would become tensors of that mode, which nothing can be learned through.
             with torch.inference_mode(False), torch.no_grad():
-                network.to(device, memory_format=layout_on(device))  # type: ignore[call-overload]
-            if known:
+                network.to(device, **layout)
+            if hashed:
                 self.hashes[name] = self._state(name), self.hashes[name][1]
 
 

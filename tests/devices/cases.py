@@ -126,7 +126,7 @@ def lie(base: Base) -> set[str]:
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_one_kind_of_network_is_there_at_a_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    base, seen = MAKERS[kind]().offloaded(torch.device(pretend.NAME)), []
+    base, seen = MAKERS[kind]().offloaded(pretend.NAME), []
     run = Networks.run
 
     def watched(self: Networks, part: str, *args: Any, **kwargs: Any) -> Any:
@@ -144,7 +144,7 @@ def test_one_kind_of_network_is_there_at_a_time(kind: str, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair != ("lora-dreambooth", "xl")])
 def test_a_fit_needs_the_autoencoder_only_for_pictures(name: str, kind: str) -> None:
-    base, during = MAKERS[kind]().offloaded(torch.device(pretend.NAME)), []
+    base, during = MAKERS[kind]().offloaded(pretend.NAME), []
     settings = {"seed": 3, "progress": lambda _: during.append(lie(base))}
     concept = verbs.fit(ROWS[name].method, base, ROWS[name].subject(), **settings)
     assert during and all(there == {*base._networks.parts} - {"autoencoder"} for there in during)
@@ -156,7 +156,7 @@ def test_a_fit_needs_the_autoencoder_only_for_pictures(name: str, kind: str) -> 
 
 def test_measuring_precisions_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "hopeless", lambda *_: False)
-    base = miniature().offloaded(torch.device(pretend.NAME))
+    base = offloaded()
     assert precision.choose(base) in (torch.float32, torch.bfloat16, torch.float16)
     pixels(base, [])
     assert lie(base) == {"autoencoder"}
@@ -164,7 +164,7 @@ def test_measuring_precisions_holds_nothing_back(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", ROWS)
 def test_what_is_learned_lies_where_it_is_computed(name: str) -> None:
-    base = miniature().offloaded(torch.device(pretend.NAME))
+    base = offloaded()
     learner = ROWS[name].method.learner(base, ROWS[name].subject(), torch.Generator())
     assert {parameter.device.type for parameter in learner.parameters.values()} == {pretend.NAME}
 
@@ -227,7 +227,7 @@ def test_hashes_outlive_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     base = offloaded()
     known, computed = base.hashes(), []
     assert known == miniature().hashes()
-    monkeypatch.setattr(offload, "digest_of", lambda weights: computed.append(weights))
+    monkeypatch.setattr(offload, "known", lambda network: computed.append(network))
     pixels(base, [])
     assert base.hashes() == known and not computed
 
